@@ -1,0 +1,63 @@
+// Package backend states what a pool asks of the thing that keeps its
+// volumes. The implementations are in the folders below, and every one of
+// them passes the one suite in backendtest.
+package backend
+
+import (
+	"context"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// Backend keeps volumes below one directory.
+//
+// Every method may be called again after a crash inside it and then finishes
+// or undoes what was begun; opening a backend recovers unfinished work before
+// it returns. Methods on different volumes may run at the same time; the pool
+// serialises those on one volume. Errors wrap the sentinels of driver/volume.
+// No method follows a symlink, crosses a mount or leaves the directory.
+type Backend interface {
+	// Ensure makes the volume, resumes an unfinished one, or grows it to
+	// s.Size. It never shrinks and never formats a volume that is there:
+	// ErrOutOfRange below the present size, ErrUnsupported for a mode or
+	// fsType the backend does not have.
+	Ensure(ctx context.Context, s volume.Spec) (volume.Info, error)
+	// Remove deletes the volume and returns once its bytes are free. A volume
+	// that is not there is no error. ErrInUse while it is attached or while
+	// anything is mounted at or below it.
+	Remove(ctx context.Context, id volume.ID) error
+	// Get reads one volume from disk; ErrNotFound if it is not whole.
+	Get(ctx context.Context, id volume.ID) (volume.Info, error)
+	// List reads all whole volumes from disk, never from memory.
+	List(ctx context.Context) ([]volume.Info, error)
+	// Attach makes the volume ready to mount and says what to mount. Calling
+	// it again returns the same source.
+	Attach(ctx context.Context, id volume.ID) (Source, error)
+	// Detach undoes Attach; a volume that is not attached is no error.
+	Detach(ctx context.Context, id volume.ID) error
+	// Usage counts the bytes and inodes of this volume alone. mountedAt is
+	// where its filesystem is mounted, or "" if it is not; only a backend
+	// that formats needs it.
+	Usage(ctx context.Context, id volume.ID, mountedAt string) (volume.Usage, error)
+	// Capacity reads the filesystem below.
+	Capacity(ctx context.Context) (volume.Capacity, error)
+}
+
+// Snapshotter is a backend that can copy a volume at one point in time.
+type Snapshotter interface {
+	Snapshot(ctx context.Context, src, dst volume.ID) error
+}
+
+// Source is what an attached volume offers to mount. Exactly one of Dir and
+// Device is set.
+type Source struct {
+	Dir    string // a directory to bind
+	Device string // a block device to hand over (Block) or to mount (Filesystem)
+	FSType string // with Device and mode Filesystem: the filesystem on it
+}
+
+// Abilities is what a backend can serve; it does not change while open.
+type Abilities struct {
+	Modes   []volume.Mode
+	FSTypes []string // what it can format; empty where it gives directories
+}

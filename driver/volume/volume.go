@@ -1,0 +1,106 @@
+package volume
+
+import "time"
+
+// Mode says how a consumer sees a volume: as a filesystem or a block device.
+type Mode string
+
+// The two modes of a volume, spelt as in a Kubernetes volumeMode.
+const (
+	Filesystem Mode = "Filesystem"
+	Block      Mode = "Block"
+)
+
+// AccessMode is who may use a volume at the same time, spelt as Kubernetes does.
+type AccessMode string
+
+// The access modes (CSI 1.13, VolumeCapability.AccessMode, maps onto them).
+const (
+	ReadWriteOnce    AccessMode = "ReadWriteOnce"    // pods of one node
+	ReadWriteOncePod AccessMode = "ReadWriteOncePod" // one pod
+	ReadWriteMany    AccessMode = "ReadWriteMany"    // pods of many nodes
+	ReadOnlyMany     AccessMode = "ReadOnlyMany"     // pods of many nodes, none writes
+)
+
+// Spec is what a backend needs to know to make a volume. It is recorded
+// before anything is made, and never changes but for Size, which only grows.
+type Spec struct {
+	ID     ID     `json:"id"`
+	Size   int64  `json:"size"`             // bytes, the hard limit
+	Mode   Mode   `json:"mode"`             // Filesystem or Block
+	FSType string `json:"fsType,omitempty"` // ext4 or xfs where the backend formats; else empty
+	// Thick asks for the bytes to be allocated when the volume is made.
+	Thick bool `json:"thick,omitempty"`
+}
+
+// Info is what a backend finds on disk.
+type Info struct {
+	ID        ID
+	Size      int64 // bytes, the limit that holds now; 0 where the pool has none (quota: none)
+	Allocated int64 // bytes of the pool that this volume alone holds; -1 where that is not known cheaply
+}
+
+// Usage is how full a volume is, counting this volume alone.
+type Usage struct {
+	TotalBytes, UsedBytes, AvailableBytes    int64
+	TotalInodes, UsedInodes, AvailableInodes int64 // all zero where the backend does not count inodes
+}
+
+// Capacity is the state of the filesystem or disk below a backend, in bytes.
+type Capacity struct {
+	Total int64
+	Free  int64 // usable by root without eating into any reservation of the filesystem itself
+	// Enforced is false where nothing stops a volume from outgrowing its size.
+	Enforced bool
+	// MaxVolume and MinVolume bound the size of one volume; 0 is no bound.
+	MaxVolume, MinVolume int64
+}
+
+// Request asks for a volume in a pool.
+type Request struct {
+	Spec
+	Name        string            // the requester's name for it; the idempotency token
+	Pool        string            // "" takes the pool with most space that fits
+	AccessModes []AccessMode      // every mode that must be honoured; empty is ReadWriteOnce
+	Labels      map[string]string // for people: claim, namespace, class; never interpreted
+}
+
+// Volume is a volume as its record tells it.
+type Volume struct {
+	Spec
+	Name        string
+	Pool        string
+	Node        string // where it lives; "" for a shared pool: every node that has the pool
+	AccessModes []AccessMode
+	Labels      map[string]string
+	CreatedAt   time.Time
+}
+
+// PoolState says whether a pool serves.
+type PoolState string
+
+// The states of a pool.
+const (
+	PoolReady       PoolState = "Ready"
+	PoolUnavailable PoolState = "Unavailable" // refused by its configuration or its identity guard
+)
+
+// PoolStatus is a pool as its node reports it. Sizes are bytes.
+type PoolStatus struct {
+	Name    string
+	Backend string // the backend in use, after auto was resolved; "" if none
+	Path    string
+	UUID    string // from the marker; "" if not set up
+	Shared  bool
+	State   PoolState
+	Reason  string // one CamelCase word, for conditions
+	Message string // for people: the fault and the way out
+	// Total is the size of the filesystem, Reserved what volumes have been
+	// promised, Available what can really be provisioned now, MaxVolume the
+	// largest single volume.
+	Total, Reserved, Available, MaxVolume int64
+	Volumes                               int
+	Modes                                 []Mode   // what its volumes can be
+	FSTypes                               []string // what the backend can format; empty where it does not
+	Enforced                              bool
+}

@@ -1,0 +1,71 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PlinthSnapshot is one snapshot of one volume, kept in that volume's pool.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=psnap
+// +kubebuilder:subresource:status
+// +kubebuilder:selectablefield:JSONPath=`.spec.nodeName`
+// +kubebuilder:printcolumn:name="Ready",type=boolean,JSONPath=`.status.ready`
+// +kubebuilder:printcolumn:name="Volume",type=string,JSONPath=`.spec.volume`
+// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.nodeName`
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.status.size`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type PlinthSnapshot struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   PlinthSnapshotSpec   `json:"spec"`
+	Status PlinthSnapshotStatus `json:"status,omitempty"`
+}
+
+// PlinthSnapshotSpec is the intent; it never changes.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a snapshot never changes"
+type PlinthSnapshotSpec struct {
+	// NodeName is the node that keeps the volume and the snapshot.
+	// +kubebuilder:validation:MinLength=1
+	NodeName string `json:"nodeName"`
+	// Pool is the pool's name on that node.
+	// +kubebuilder:validation:MinLength=1
+	Pool string `json:"pool"`
+	// Volume is the name of the PlinthVolume.
+	// +kubebuilder:validation:MinLength=1
+	Volume string `json:"volume"`
+	// Name is the requester's name for the snapshot where it is not the object's own.
+	// +optional
+	Name string `json:"name,omitempty"`
+}
+
+// PlinthSnapshotStatus is what the node reports.
+type PlinthSnapshotStatus struct {
+	// Ready is true once the snapshot is whole.
+	// +optional
+	Ready bool `json:"ready,omitempty"`
+	// Size is the smallest size in bytes that a restored volume may have.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
+	// CreatedAt is the point in time that the snapshot shows.
+	// +optional
+	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
+	// Reason is one word, Message a sentence, when it is not ready.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// PlinthSnapshotList is a list of snapshots.
+//
+// +kubebuilder:object:root=true
+type PlinthSnapshotList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []PlinthSnapshot `json:"items"`
+}

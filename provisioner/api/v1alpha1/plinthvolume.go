@@ -1,0 +1,147 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Finalizer holds a PlinthVolume or PlinthSnapshot until its node has freed
+// the bytes. The controller sets it at creation, the node agent removes it.
+const Finalizer = "plinth.dev/bytes"
+
+// PlinthVolume is one volume: the spec is the controller's intent, the status
+// what the node that keeps it has made of it. Its name is the volume's ID and
+// the name of its PersistentVolume.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=pvol
+// +kubebuilder:subresource:status
+// +kubebuilder:selectablefield:JSONPath=`.spec.nodeName`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.nodeName`
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.size`
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.volumeType`
+// +kubebuilder:printcolumn:name="Claim",type=string,JSONPath=`.spec.claimName`
+// +kubebuilder:printcolumn:name="Namespace",type=string,priority=1,JSONPath=`.spec.claimNamespace`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type PlinthVolume struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   PlinthVolumeSpec   `json:"spec"`
+	Status PlinthVolumeStatus `json:"status,omitempty"`
+}
+
+// VolumeType is what kind of PersistentVolume a claim gets.
+// +kubebuilder:validation:Enum=csi;local;hostPath
+type VolumeType string
+
+// The volume types.
+const (
+	VolumeTypeCSI      VolumeType = "csi"
+	VolumeTypeLocal    VolumeType = "local"
+	VolumeTypeHostPath VolumeType = "hostPath"
+)
+
+// PlinthVolumeSpec is the intent. Only size may change, and only grow.
+//
+// +kubebuilder:validation:XValidation:rule="self.nodeName == oldSelf.nodeName && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType",message="only size may change"
+// +kubebuilder:validation:XValidation:rule="quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",message="a volume never shrinks"
+type PlinthVolumeSpec struct {
+	// NodeName is the node that makes the volume and, but for shared pools,
+	// keeps it.
+	// +kubebuilder:validation:MinLength=1
+	NodeName string `json:"nodeName"`
+	// Pool is the pool's name on that node.
+	// +kubebuilder:validation:MinLength=1
+	Pool string `json:"pool"`
+	// Shared is true where the pool is shared: every node that has it reaches the volume.
+	// +optional
+	Shared bool `json:"shared,omitempty"`
+	// Size is the hard limit in bytes.
+	Size resource.Quantity `json:"size"`
+	// VolumeMode is Filesystem or Block.
+	// +kubebuilder:validation:Enum=Filesystem;Block
+	VolumeMode string `json:"volumeMode"`
+	// FSType is the filesystem to make, for backends that format.
+	// +optional
+	FSType string `json:"fsType,omitempty"`
+	// VolumeType is the kind of PersistentVolume.
+	VolumeType VolumeType `json:"volumeType"`
+	// AccessModes are all the modes that the claim asked for.
+	// +optional
+	// +listType=atomic
+	AccessModes []string `json:"accessModes,omitempty"`
+	// Name is the requester's name for the volume where it is not the object's own.
+	// +optional
+	Name string `json:"name,omitempty"`
+	// ClaimNamespace and ClaimName are the claim it was made for.
+	// +optional
+	ClaimNamespace string `json:"claimNamespace,omitempty"`
+	// +optional
+	ClaimName string `json:"claimName,omitempty"`
+	// ClaimUID is the UID of that claim.
+	// +optional
+	ClaimUID string `json:"claimUID,omitempty"`
+	// StorageClassName is the class it was made from.
+	// +optional
+	StorageClassName string `json:"storageClassName,omitempty"`
+}
+
+// VolumePhase is where a volume is in its life.
+// +kubebuilder:validation:Enum=Pending;Ready;Failed;Retained
+type VolumePhase string
+
+// The phases of a volume. An object with a deletionTimestamp is being freed,
+// whatever its phase says.
+const (
+	// VolumePending: not made yet; the message says what it waits for.
+	VolumePending VolumePhase = "Pending"
+	// VolumeReady: made, with its limit set.
+	VolumeReady VolumePhase = "Ready"
+	// VolumeFailed: cannot be made on this node; the reason says why. The
+	// controller places it elsewhere or reports to the claim.
+	VolumeFailed VolumePhase = "Failed"
+	// VolumeRetained: its PersistentVolume is gone and the data is kept.
+	VolumeRetained VolumePhase = "Retained"
+)
+
+// The reasons of a failed volume.
+const (
+	ReasonNoCapacity      = "NoCapacity"
+	ReasonInvalid         = "Invalid"
+	ReasonPoolUnavailable = "PoolUnavailable"
+	ReasonUnsupported     = "Unsupported"
+	ReasonInternal        = "Internal"
+)
+
+// PlinthVolumeStatus is what the node reports.
+type PlinthVolumeStatus struct {
+	// +optional
+	Phase VolumePhase `json:"phase,omitempty"`
+	// Size is the limit that holds now, in bytes.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
+	// Path is where local and hostPath volumes are on the node.
+	// +optional
+	Path string `json:"path,omitempty"`
+	// Reason is one word, Message a sentence, when the phase is not Ready.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+	// ObservedGeneration is the generation that this status answers.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// PlinthVolumeList is a list of volumes.
+//
+// +kubebuilder:object:root=true
+type PlinthVolumeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []PlinthVolume `json:"items"`
+}

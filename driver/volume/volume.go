@@ -58,9 +58,11 @@ type Capacity struct {
 
 // Request asks for a volume in a pool.
 type Request struct {
-	Spec
+	Spec                          // ID "" takes IDForName(Name); Size is the least that will do
+	LimitBytes  int64             // the most that will do, in bytes; 0 is no bound
 	Name        string            // the requester's name for it; the idempotency token
-	Pool        string            // "" takes the pool with most space that fits
+	Pool        string            // one name, or several with commas; "" is any; of several, the one with most space that fits
+	Nodes       []string          // where it may live, best first; empty is any node
 	AccessModes []AccessMode      // every mode that must be honoured; empty is ReadWriteOnce
 	Labels      map[string]string // for people: claim, namespace, class; never interpreted
 }
@@ -74,6 +76,22 @@ type Volume struct {
 	AccessModes []AccessMode
 	Labels      map[string]string
 	CreatedAt   time.Time
+}
+
+// Space is what can be provisioned for a request, in bytes.
+type Space struct {
+	Available int64 // the sum over the pools that could serve it
+	Max       int64 // the largest single volume
+	Min       int64 // the smallest single volume; 0 is no bound
+}
+
+// Use is how one consumer is to see a volume on a node.
+type Use struct {
+	Mode       Mode
+	AccessMode AccessMode
+	FSType     string   // what the consumer expects to find; "" is whatever there is
+	Options    []string // mount options, as a StorageClass lists them
+	ReadOnly   bool
 }
 
 // PoolState says whether a pool serves.

@@ -43,6 +43,15 @@ type Backend interface {
 	Capacity(ctx context.Context) (volume.Capacity, error)
 }
 
+// Opened is a backend as its constructor returns it.
+type Opened interface {
+	Backend
+	// Abilities says what the backend serves; it does not change while open.
+	Abilities() Abilities
+	// Close lets go of the directory; volumes stay attached.
+	Close() error
+}
+
 // Snapshotter is a backend that can copy a volume at one point in time.
 type Snapshotter interface {
 	Snapshot(ctx context.Context, src, dst volume.ID) error

@@ -1,0 +1,233 @@
+// Package backendtest is the suite that every backend passes. A backend's own
+// test describes itself by a Harness and calls Run; nothing in the suite knows
+// which backend it is looking at.
+package backendtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// Pool is an empty pool, on a filesystem of its own where the backend needs
+// one, that goes away when the test ends.
+type Pool struct {
+	Dir  string
+	Open func() (backend.Opened, error) // may be called again, after Close or without: a reopened pool
+}
+
+// Harness describes one backend to the suite.
+type Harness struct {
+	New func(t *testing.T) Pool
+	// Spec is the kind of volume to test: Mode, FSType, Thick and a Size
+	// (bytes) at which the pool holds at least four. ID is set by the suite.
+	Spec volume.Spec
+	// Enforced says that a volume cannot outgrow its size.
+	Enforced bool
+	// Overhead is how many bytes beyond its size a full volume may hold, and
+	// how far the free space may stay below what it was after a removal.
+	Overhead int64
+	// HalfMade are paths below the pool that a cut may leave, and opening
+	// removes: a trailing slash makes a directory with a file in it.
+	HalfMade []string
+	// Unsupported are specs that Ensure answers with ErrUnsupported, and
+	// OutOfRange ones that it answers with ErrOutOfRange.
+	Unsupported, OutOfRange []volume.Spec
+	// Trees says that volumes are directories in the pool, so that a hostile
+	// owner's tree is the backend's to remove.
+	Trees bool
+}
+
+// Run runs the suite; each test has a pool of its own and ends with a check
+// that what is on disk is what the backend lists and nothing more.
+func Run(t *testing.T, h Harness) {
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T, e *env)
+	}{
+		{"EnsureIsIdempotent", testEnsureIdempotent},
+		{"EnsureRefuses", testEnsureRefuses},
+		{"GrowKeepsData", testGrow},
+		{"GrowWhileInUse", testGrowInUse},
+		{"LimitHolds", testLimit},
+		{"RemoveFreesBytes", testRemoveFrees},
+		{"RemoveInUse", testRemoveInUse},
+		{"Absent", testAbsent},
+		{"Reopen", testReopen},
+		{"UnfinishedWork", testUnfinished},
+		{"UnknownFiles", testUnknown},
+		{"Symlinks", testSymlinks},
+		{"HostileTree", testHostileTree},
+		{"Concurrent", testConcurrent},
+		{"UsageIsOfThisVolumeAlone", testUsage},
+		{"AttachIsIdempotent", testAttach},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := &env{Harness: h, pool: h.New(t)}
+			e.b = e.open(t)
+			t.Cleanup(func() { e.cleanup(t) })
+			c.test(t, e)
+			if !t.Failed() && !t.Skipped() {
+				e.checkInvariants(t)
+			}
+		})
+	}
+}
+
+// env is one test's pool and what is open on it.
+type env struct {
+	Harness
+	pool Pool
+	b    backend.Opened
+	// strangers are names that the test put in volumes/ and that must stay.
+	strangers []string
+}
+
+func (e *env) open(t *testing.T) backend.Opened {
+	t.Helper()
+	b, err := e.pool.Open()
+	if err != nil {
+		t.Fatalf("open the pool: %v", err)
+	}
+	return b
+}
+
+// reopen stands for a restart of the process.
+func (e *env) reopen(t *testing.T) {
+	t.Helper()
+	if err := e.b.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	e.b = e.open(t)
+}
+
+// cleanup detaches what a failed test left, so that its filesystem can go.
+func (e *env) cleanup(t *testing.T) {
+	infos, err := e.b.List(t.Context())
+	if err != nil {
+		infos, err = e.b.List(background())
+	}
+	for _, i := range infos {
+		err = errors.Join(err, e.b.Detach(background(), i.ID))
+	}
+	if err := errors.Join(err, e.b.Close()); err != nil {
+		t.Errorf("clean up: %v", err)
+	}
+}
+
+func (e *env) spec(id volume.ID) volume.Spec {
+	s := e.Spec
+	s.ID = id
+	return s
+}
+
+func (e *env) ensure(t *testing.T, s volume.Spec) volume.Info {
+	t.Helper()
+	info, err := e.b.Ensure(t.Context(), s)
+	if err != nil {
+		t.Fatalf("Ensure: %v", err)
+	}
+	if info.ID != s.ID {
+		t.Fatalf("Ensure of %s says %+v", s.ID, info)
+	}
+	if e.Enforced && info.Size != s.Size {
+		t.Fatalf("Ensure of %d bytes says %+v", s.Size, info)
+	}
+	return info
+}
+
+func (e *env) remove(t *testing.T, id volume.ID) {
+	t.Helper()
+	if err := e.b.Remove(t.Context(), id); err != nil {
+		t.Fatalf("Remove: %v", err)
+	}
+}
+
+func (e *env) requireIDs(t *testing.T, want ...volume.ID) {
+	t.Helper()
+	infos, err := e.b.List(t.Context())
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	got := []string{}
+	for _, i := range infos {
+		got = append(got, string(i.ID))
+	}
+	sort.Strings(got)
+	wanted := []string{}
+	for _, id := range want {
+		wanted = append(wanted, string(id))
+	}
+	sort.Strings(wanted)
+	if fmt.Sprint(got) != fmt.Sprint(wanted) {
+		t.Fatalf("List says %v, want %v", got, wanted)
+	}
+}
+
+func requireError(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error is %v, want %v", err, want)
+	}
+}
+
+// checkInvariants compares the disk, the list and the kernel.
+func (e *env) checkInvariants(t *testing.T) {
+	t.Helper()
+	infos, err := e.b.List(t.Context())
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	listed := map[string]bool{}
+	for _, i := range infos {
+		listed[string(i.ID)] = true
+	}
+	for _, s := range e.strangers {
+		if _, err := os.Lstat(filepath.Join(e.pool.Dir, "volumes", s)); err != nil {
+			t.Errorf("an unknown file was touched: %v", err)
+		}
+		listed[strings.TrimSuffix(s, ".img")] = true
+	}
+	for _, name := range names(t, filepath.Join(e.pool.Dir, "volumes")) {
+		id := strings.TrimSuffix(name, ".img")
+		if !listed[id] {
+			t.Errorf("volumes/%s is on disk but in no list", name)
+		}
+		delete(listed, id)
+	}
+	for id := range listed {
+		t.Errorf("volume %s is listed but not on disk", id)
+	}
+	for _, dir := range []string{"tmp", "trash"} {
+		if left := names(t, filepath.Join(e.pool.Dir, ".plinth", dir)); len(left) != 0 {
+			t.Errorf(".plinth/%s holds %q", dir, left)
+		}
+	}
+	for _, l := range loopsBelow(t, e.pool.Dir) {
+		t.Errorf("loop device left: %s", l)
+	}
+	for _, m := range mountsBelow(t, e.pool.Dir) {
+		t.Errorf("mount left: %s", m)
+	}
+}
+
+// names lists a directory; one that is not there is empty.
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	out := []string{}
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}

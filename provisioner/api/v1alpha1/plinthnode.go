@@ -6,16 +6,19 @@ import (
 )
 
 // PlinthNode is what one node offers. Its name is the node's name; the agent
-// on that node writes all of it.
+// on that node writes all of it but the owner reference to the Node, which the
+// controller adds so that it goes when the Node goes. The agent of a node that
+// comes back makes it again.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=pnode
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.status.pools[*].name`
-// +kubebuilder:printcolumn:name="Backends",type=string,JSONPath=`.status.pools[*].backend`
-// +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.pools[*].available`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.status.poolsReady`
+// +kubebuilder:printcolumn:name="Volumes",type=integer,JSONPath=`.status.volumes`
+// +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.summary`
+// +kubebuilder:printcolumn:name="Version",type=string,priority=1,JSONPath=`.status.version`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type PlinthNode struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -24,15 +27,31 @@ type PlinthNode struct {
 	Status PlinthNodeStatus `json:"status,omitempty"`
 }
 
-// ConditionReady is true while every configured pool serves. Each pool has a
-// state of its own beside it.
-const ConditionReady = "Ready"
+// The conditions of a node.
+const (
+	// ConditionReady is true while every configured pool serves. Each pool
+	// has a state of its own beside it.
+	ConditionReady = "Ready"
+	// ConditionRecordsMatch is false while a pool holds volumes that no
+	// PlinthVolume of this cluster explains. They are left alone.
+	ConditionRecordsMatch = "RecordsMatch"
+)
 
 // PlinthNodeStatus is what the agent reports.
 type PlinthNodeStatus struct {
 	// Version of the agent.
 	// +optional
 	Version string `json:"version,omitempty"`
+	// PoolsReady is how many pools serve, of how many, as in 2/3.
+	// +optional
+	PoolsReady string `json:"poolsReady,omitempty"`
+	// Summary names each pool with its backend and what is available, in one
+	// line for people.
+	// +optional
+	Summary string `json:"summary,omitempty"`
+	// Volumes is how many the pools hold.
+	// +optional
+	Volumes int32 `json:"volumes,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -58,6 +77,7 @@ type PoolStatus struct {
 	// +optional
 	Shared bool `json:"shared,omitempty"`
 	// State is Ready or Unavailable; Reason and Message say why not.
+	// +kubebuilder:validation:Enum=Ready;Unavailable
 	State string `json:"state"`
 	// +optional
 	Reason string `json:"reason,omitempty"`

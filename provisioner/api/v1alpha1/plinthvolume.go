@@ -47,17 +47,20 @@ const (
 
 // PlinthVolumeSpec is the intent. Only size may change, and only grow.
 //
-// +kubebuilder:validation:XValidation:rule="self.nodeName == oldSelf.nodeName && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType",message="only size may change"
-// +kubebuilder:validation:XValidation:rule="quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",message="a volume never shrinks"
+// +kubebuilder:validation:XValidation:rule="self.nodeName == oldSelf.nodeName && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && self.?shared == oldSelf.?shared && self.?fsType == oldSelf.?fsType && self.?name == oldSelf.?name",message="where a volume is and what it is made of never changes"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a volume never shrinks"
 type PlinthVolumeSpec struct {
 	// NodeName is the node that makes the volume and, but for shared pools,
 	// keeps it.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	NodeName string `json:"nodeName"`
 	// Pool is the pool's name on that node.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Pool string `json:"pool"`
-	// Shared is true where the pool is shared: every node that has it reaches the volume.
+	// Shared is true where every node that has the pool reaches the volume: a
+	// directory in a shared pool. NodeName then only says who makes it.
 	// +optional
 	Shared bool `json:"shared,omitempty"`
 	// Size is the hard limit in bytes.
@@ -66,15 +69,18 @@ type PlinthVolumeSpec struct {
 	// +kubebuilder:validation:Enum=Filesystem;Block
 	VolumeMode string `json:"volumeMode"`
 	// FSType is the filesystem to make, for backends that format.
+	// +kubebuilder:validation:MaxLength=16
 	// +optional
 	FSType string `json:"fsType,omitempty"`
 	// VolumeType is the kind of PersistentVolume.
 	VolumeType VolumeType `json:"volumeType"`
 	// AccessModes are all the modes that the claim asked for.
+	// +kubebuilder:validation:MaxItems=4
 	// +optional
 	// +listType=atomic
 	AccessModes []string `json:"accessModes,omitempty"`
 	// Name is the requester's name for the volume where it is not the object's own.
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Name string `json:"name,omitempty"`
 	// ClaimNamespace and ClaimName are the claim it was made for.
@@ -108,20 +114,31 @@ const (
 	VolumeRetained VolumePhase = "Retained"
 )
 
-// The reasons of a failed volume.
+// The reasons of a volume that is not Ready.
 const (
-	ReasonNoCapacity      = "NoCapacity"
-	ReasonInvalid         = "Invalid"
+	// ReasonNoCapacity: the pool could not promise the bytes.
+	ReasonNoCapacity = "NoCapacity"
+	// ReasonInvalid: the request can never succeed as it stands.
+	ReasonInvalid = "Invalid"
+	// ReasonPoolUnavailable: the node has no such pool, or it is refused.
 	ReasonPoolUnavailable = "PoolUnavailable"
-	ReasonUnsupported     = "Unsupported"
-	ReasonInternal        = "Internal"
+	// ReasonUnsupported: the pool's backend cannot make such a volume.
+	ReasonUnsupported = "Unsupported"
+	// ReasonInternal: an operation failed on the node and is tried again.
+	ReasonInternal = "Internal"
+	// ReasonInUse: the volume is to be deleted and is still mounted.
+	ReasonInUse = "InUse"
+	// ReasonDataMissing: the volume was made and its data is not there now.
+	// The node never makes it a second time.
+	ReasonDataMissing = "DataMissing"
 )
 
 // PlinthVolumeStatus is what the node reports.
 type PlinthVolumeStatus struct {
 	// +optional
 	Phase VolumePhase `json:"phase,omitempty"`
-	// Size is the limit that holds now, in bytes.
+	// Size is the limit that holds now, in bytes. It is set once the volume
+	// has been made and stays: a volume with a size has, or had, data.
 	// +optional
 	Size *resource.Quantity `json:"size,omitempty"`
 	// Path is where local and hostPath volumes are on the node.

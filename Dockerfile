@@ -1,0 +1,34 @@
+# The one image of Plinth: node agent, controller and standalone plugin.
+FROM golang:1.26-bookworm AS build
+ARG VERSION=dev
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY cmd cmd
+COPY driver driver
+COPY provisioner provisioner
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -o /out/plinth \
+    -ldflags "-s -w -X main.version=${VERSION}" ./cmd/plinth
+
+# xfsprogs brings Python and ICU for one command that Plinth never runs, so
+# only the commands that it does run are taken from it.
+FROM debian:bookworm-slim AS xfs
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends xfsprogs
+
+FROM debian:bookworm-slim
+# What the node agent runs, and no more: mkfs, fsck and resize tools, mount,
+# umount and blkid. The last line proves that the XFS commands are whole.
+COPY --from=xfs /usr/sbin/mkfs.xfs /usr/sbin/fsck.xfs /usr/sbin/xfs_repair /usr/sbin/xfs_growfs /usr/sbin/
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends e2fsprogs libinih1 liburcu8 mount util-linux \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf /var/log/* \
+ && mkfs.xfs -V && xfs_repair -V && xfs_growfs -V
+COPY --from=build /out/plinth /usr/local/bin/plinth
+LABEL org.opencontainers.image.title="plinth" \
+      org.opencontainers.image.description="Local persistent storage for Kubernetes" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# The controller needs no more than this. The chart runs the node agent as
+# root, because it mounts filesystems.
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/plinth"]

@@ -1,0 +1,35 @@
+package ledger
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// Store is what View needs of the ledger; Client and Memory are it. All
+// methods may be called from many goroutines; errors are those of the API
+// server's package errors.
+type Store interface {
+	// CreateVolume answers AlreadyExists where the name is taken.
+	CreateVolume(ctx context.Context, v *v1alpha1.PlinthVolume) (*v1alpha1.PlinthVolume, error)
+	// GetVolume reads past any cache; NotFound where it is absent.
+	GetVolume(ctx context.Context, name string) (*v1alpha1.PlinthVolume, error)
+	// ResizeVolume may be repeated; a smaller size is Invalid.
+	ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error)
+	// DeleteVolume may be repeated; an absent object is nil.
+	DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
+	// OwnNode replaces the owners of a PlinthNode.
+	OwnNode(ctx context.Context, n *v1alpha1.PlinthNode, owner metav1.OwnerReference) error
+	// WatchVolumes and WatchNodes take "" for all.
+	WatchVolumes(node string) cache.ListerWatcher
+	WatchNodes(name string) cache.ListerWatcher
+}
+
+var (
+	_ Store = (*Client)(nil)
+	_ Store = (*Memory)(nil)
+)

@@ -1,0 +1,101 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestReadWriteMany: on a shared pool, pods on two nodes write to one claim
+// and each reads what the other wrote.
+func TestReadWriteMany(t *testing.T) {
+	t.Parallel()
+	for _, volumeType := range []string{"csi", "local", "hostPath"} {
+		t.Run(volumeType, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.claim("data", e.class(params{"pool": e.sharedPool(), "volumeType": volumeType}), "32Mi", access(corev1.ReadWriteMany))
+			two := e.nodeNames()[:2]
+			for i, node := range two {
+				e.pod(fmt.Sprint("pod-", i), "data", onlyOn(node))
+			}
+			for i, node := range two {
+				pod := fmt.Sprint("pod-", i)
+				if got := await(e, pods, pod, "ready", ready).Spec.NodeName; got != node {
+					t.Errorf("pod %s is on %s, not %s", pod, got, node)
+				}
+				e.mustSh(pod, fmt.Sprintf("echo %s > /data/%s", pod, pod))
+			}
+			for i := range two {
+				reader, writer := fmt.Sprint("pod-", i), fmt.Sprint("pod-", 1-i)
+				if got := e.mustSh(reader, "cat /data/"+writer); got != writer {
+					t.Errorf("%s reads %q from %s", reader, got, writer)
+				}
+			}
+			// A local volume has to have some node affinity; the others none.
+			if v := e.volumeOf("data"); volumeType != "local" && v.pv.Spec.NodeAffinity != nil {
+				t.Errorf("the volume of a shared pool is bound to nodes: %+v", v.pv.Spec.NodeAffinity)
+			}
+		})
+	}
+}
+
+// TestReadWriteOncePod: while one pod has the claim, a second one stays
+// Pending; when the first is gone, it gets the data.
+func TestReadWriteOncePod(t *testing.T) {
+	t.Parallel()
+	for _, volumeType := range []string{"csi", "local"} {
+		t.Run(volumeType, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.claim("data", e.class(params{"pool": e.pool("btrfs"), "volumeType": volumeType}), "32Mi", access(corev1.ReadWriteOncePod))
+			e.pod("first", "data")
+			await(e, pods, "first", "ready", ready)
+			e.mustSh("first", "echo first > /data/file && sync")
+			e.pod("second", "data")
+			e.awaitEvent(pods, "second", "FailedScheduling", "ReadWriteOncePod")
+			if got := get[corev1.Pod](e, pods, "second").Status.Phase; got != corev1.PodPending {
+				t.Errorf("the second pod is %s while the first has the claim", got)
+			}
+			e.remove(pods, "first")
+			await(e, pods, "second", "ready", ready)
+			if got := e.mustSh("second", "cat /data/file"); got != "first" {
+				t.Errorf("the second pod reads %q", got)
+			}
+		})
+	}
+}
+
+// TestBlock: a raw block claim is a device of exactly its size, and keeps its
+// bytes when the pod is replaced.
+func TestBlock(t *testing.T) {
+	t.Parallel()
+	for _, volumeType := range []string{"csi", "local"} {
+		t.Run(volumeType, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.claim("data", e.class(params{"pool": e.pool("image"), "volumeType": volumeType}), "32Mi", block)
+			e.pod("writer", "data", withDevice)
+			await(e, pods, "writer", "ready", ready)
+			if got := e.mustSh("writer", "blockdev --getsize64 /dev/volume"); got != fmt.Sprint(32<<20) {
+				t.Errorf("the device of a 32 MiB claim has %s bytes", got)
+			}
+			const pattern = "yes plinth | dd of=/dev/volume bs=4k count=4096 iflag=fullblock conv=fsync"
+			e.mustSh("writer", pattern)
+			sum := e.mustSh("writer", "md5sum < /dev/volume")
+			e.remove(pods, "writer")
+			e.awaitGone(pods, "writer")
+			e.pod("reader", "data", withDevice)
+			await(e, pods, "reader", "ready", ready)
+			if got := e.mustSh("reader", "md5sum < /dev/volume"); got != sum {
+				t.Errorf("the device reads back as %s, was written as %s", got, sum)
+			}
+			if got := e.mustSh("reader", "dd if=/dev/volume bs=7 count=1 2>/dev/null"); got != "plinth" {
+				t.Errorf("the device begins with %q", got)
+			}
+		})
+	}
+}

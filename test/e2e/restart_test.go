@@ -1,0 +1,178 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// TestKilledMidway: the agents of all nodes, then the controller, are killed
+// while claims are being provisioned and deleted; every claim still binds,
+// every volume is still freed.
+func TestKilledMidway(t *testing.T) { // alone: others would notice
+	for _, c := range []struct {
+		name string
+		kill func(e *env)
+	}{
+		{"agents", (*env).killAgents},
+		{"controller", (*env).killController},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := newEnv(t)
+			var names []string
+			for _, k := range kinds {
+				class := e.class(params{"pool": e.pool(k.backend), "volumeType": k.volumeType})
+				for i := range 3 {
+					names = append(names, strings.ToLower(fmt.Sprintf("%s-%s-%d", k.volumeType, k.backend, i)))
+					e.claim(names[len(names)-1], class, "16Mi")
+				}
+			}
+			// Midway is when the first volume has been asked for.
+			err := e.watchFor(plinthVols, "", func(u *unstructured.Unstructured) error {
+				if u != nil && decode[v1alpha1.PlinthVolume](e, u).Spec.ClaimNamespace == e.ns {
+					return nil
+				}
+				return errors.New("no PlinthVolume for any claim")
+			})
+			e.must(err, "wait for provisioning to begin")
+			c.kill(e)
+			var made []placed
+			for _, n := range names {
+				made = append(made, e.volumeOf(n))
+			}
+			for _, n := range names {
+				e.remove(claims, n)
+			}
+			e.awaitDeleting(made[0].Name)
+			c.kill(e)
+			for _, v := range made {
+				e.awaitFreed(v)
+			}
+		})
+	}
+}
+
+// awaitDeleting waits until a volume is marked for deletion, or gone.
+func (e *env) awaitDeleting(name string) {
+	e.Helper()
+	err := e.watchFor(plinthVols, fields.OneTermEqualSelector("metadata.name", name).String(), func(u *unstructured.Unstructured) error {
+		if u != nil && u.GetDeletionTimestamp() == nil {
+			return errors.New("it is not marked for deletion")
+		}
+		return nil
+	})
+	if err != nil {
+		e.Fatalf("PlinthVolume %s: %v\n%s", name, err, e.describe(plinthVols, name))
+	}
+}
+
+// TestMountedThroughRestarts: pods go on writing while the agent under them
+// is killed with SIGKILL and the controller deleted; afterwards the same
+// volumes serve new pods with the data in them.
+func TestMountedThroughRestarts(t *testing.T) { // alone: others would notice
+	e := newEnv(t)
+	node := e.nodeNames()[0]
+	// The writer ends, and so its container restarts, on the first failed write.
+	const writer = `n=$(cat /data/count 2>/dev/null || echo 0); while :; do n=$((n+1)); echo $n > /data/new && sync /data/new && mv /data/new /data/count || exit 1; sleep 0.05; done`
+	var names []string
+	for _, k := range kinds {
+		name := strings.ToLower(k.volumeType + "-" + k.backend)
+		names = append(names, name)
+		e.claim(name, e.class(params{"pool": e.pool(k.backend), "volumeType": k.volumeType}, waiting), "32Mi")
+		e.pod(name, name, onlyOn(node), running(writer))
+	}
+	before := map[string]int{}
+	for _, n := range names {
+		await(e, pods, n, "ready", ready)
+		before[n] = e.counted(n, 1)
+	}
+	e.killAgents()
+	e.killController()
+	for _, n := range names {
+		e.counted(n, before[n]+40)
+		if p := get[corev1.Pod](e, pods, n); p.Status.ContainerStatuses[0].RestartCount != 0 {
+			t.Errorf("pod %s lost its volume while the agent was away: %+v", n, p.Status.ContainerStatuses[0].LastTerminationState)
+		}
+	}
+	for _, n := range names {
+		last := e.counted(n, 1)
+		old := get[corev1.Pod](e, pods, n)
+		e.remove(pods, n)
+		e.awaitGone(pods, n)
+		e.pod(n, n, running("exec tail -f /dev/null"))
+		if got := e.awaitNewPod(n, old.UID).Spec.NodeName; got != node {
+			t.Errorf("pod %s came back on %s", n, got)
+		}
+		if got := e.counted(n, 1); got < last {
+			t.Errorf("pod %s finds count %d on its volume, had read %d before", n, got, last)
+		}
+	}
+}
+
+// counted reads the counter on a pod's volume once it has come to least.
+func (e *env) counted(pod string, least int) int {
+	e.Helper()
+	count := 0
+	e.eventually(fmt.Sprintf("pod %s has counted to %d", pod, least), func() error {
+		out, err := e.sh(pod, "cat /data/count")
+		if err != nil {
+			return err
+		}
+		if count, err = strconv.Atoi(out); err == nil && count < least {
+			err = fmt.Errorf("it is at %d", count)
+		}
+		return err
+	})
+	return count
+}
+
+// killAgents ends the agent process of every node with SIGKILL, as running
+// out of memory would, and waits until kubelet has started new ones.
+func (e *env) killAgents() {
+	e.Helper()
+	killed := e.plinthPods("node")
+	for _, p := range killed {
+		for _, c := range p.Status.ContainerStatuses {
+			_, id, _ := strings.Cut(c.ContainerID, "://")
+			e.mustOnNode(p.Spec.NodeName, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id)
+		}
+	}
+	for _, p := range killed {
+		await(e.in(p.Namespace), pods, p.Name, "started anew", func(now *corev1.Pod) error {
+			for i, c := range now.Status.ContainerStatuses {
+				if c.ContainerID == p.Status.ContainerStatuses[i].ContainerID {
+					return fmt.Errorf("kubelet has not seen that container %s is dead", c.Name)
+				}
+			}
+			return ready(now)
+		})
+	}
+}
+
+// killController deletes the controller's pods without grace and waits until
+// new ones serve.
+func (e *env) killController() {
+	e.Helper()
+	for _, p := range e.plinthPods("controller") {
+		there := e.in(p.Namespace)
+		there.remove(pods, p.Name)
+		there.awaitNewPod(p.Name, p.UID)
+	}
+}
+
+// in is the same test in another namespace.
+func (e *env) in(ns string) *env {
+	there := *e
+	there.ns = ns
+	return &there
+}

@@ -1,0 +1,64 @@
+// Package filelock keeps processes apart by locks on an open file (fcntl(2),
+// open file description locks). The kernel drops a lock when the file is
+// closed or its process ends, however it ends. On a filesystem shared by
+// several nodes, such as NFS, the locks hold between the nodes; on a local one
+// they hold between the processes of one machine.
+package filelock
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrHeld: another holder has the lock.
+var ErrHeld = errors.New("lock held by another")
+
+// Whole is the byte that stands for the whole of what a file guards. Keys are
+// all behind it.
+const Whole = 0
+
+// Key gives the byte that stands for a name. Two names may share one: then
+// one of them waits or is refused without need, which is harmless.
+func Key(name string) int64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, name) // a hash never fails to write
+	return int64(h.Sum64()>>2) + 1
+}
+
+// Try locks one byte of f for writing, or returns ErrHeld at once. f is open
+// for writing and stays open for as long as the lock is to hold.
+func Try(f *os.File, at int64) error {
+	err := set(f, unix.F_OFD_SETLK, unix.F_WRLCK, at)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return ErrHeld
+	}
+	return err
+}
+
+// Wait locks one byte of f for writing and waits for it if need be. It is for
+// short sections only: nothing interrupts it.
+func Wait(f *os.File, at int64) error {
+	for {
+		if err := set(f, unix.F_OFD_SETLKW, unix.F_WRLCK, at); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Unlock lets go of one byte.
+func Unlock(f *os.File, at int64) error {
+	return set(f, unix.F_OFD_SETLK, unix.F_UNLCK, at)
+}
+
+func set(f *os.File, cmd int, kind int16, at int64) error {
+	err := unix.FcntlFlock(f.Fd(), cmd, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: at, Len: 1})
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+package filelock
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestLocksHoldBetweenDescriptions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	open := func() *os.File {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	a, b := open(), open()
+	key := Key("volume")
+	if err := Try(a, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := Try(b, key); !errors.Is(err, ErrHeld) {
+		t.Fatalf("second holder: %v, want ErrHeld", err)
+	}
+	if err := Try(b, Whole); err != nil {
+		t.Fatalf("another byte: %v", err)
+	}
+	if err := Unlock(a, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := Wait(b, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Try(a, key); err != nil {
+		t.Fatalf("after the holder closed its file: %v", err)
+	}
+}
+
+func TestKeyIsBehindWhole(t *testing.T) {
+	for _, name := range []string{"", "a", "pvc-1", "pvc-2"} {
+		if Key(name) <= Whole {
+			t.Errorf("Key(%q) = %d", name, Key(name))
+		}
+	}
+}

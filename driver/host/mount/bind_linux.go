@@ -1,0 +1,120 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Flags restrict what a mount allows, per mount, not per filesystem.
+type Flags struct {
+	ReadOnly, NoSuid, NoDev, NoExec, NoAtime bool
+}
+
+func (f Flags) attr() *unix.MountAttr {
+	a := &unix.MountAttr{}
+	for _, x := range []struct {
+		on   bool
+		attr uint64
+	}{
+		{f.ReadOnly, unix.MOUNT_ATTR_RDONLY}, {f.NoSuid, unix.MOUNT_ATTR_NOSUID},
+		{f.NoDev, unix.MOUNT_ATTR_NODEV}, {f.NoExec, unix.MOUNT_ATTR_NOEXEC},
+	} {
+		if x.on {
+			a.Attr_set |= x.attr
+		}
+	}
+	if f.NoAtime {
+		a.Attr_set |= unix.MOUNT_ATTR_NOATIME
+		a.Attr_clr |= unix.MOUNT_ATTR__ATIME
+	}
+	return a
+}
+
+// Bind mounts what source has open, a directory or a file such as a device
+// node, onto target, which exists and is of the same kind. The flags hold from
+// the moment the mount appears: it is configured before it is attached. The
+// last element of target is not followed if it is a symlink.
+func Bind(source *os.File, target string, flags Flags) error {
+	if err := bind(source, target, flags); err != nil {
+		return fmt.Errorf("bind %s on %s: %w", source.Name(), target, err)
+	}
+	return nil
+}
+
+func bind(source *os.File, target string, flags Flags) error {
+	tree, err := unix.OpenTree(int(source.Fd()), "", unix.OPEN_TREE_CLONE|unix.O_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("open_tree: %w", err)
+	}
+	err = func() error {
+		// The clone of a mount starts in its source's peer group; a volume's
+		// mounts are nobody's business but the target's.
+		private := &unix.MountAttr{Propagation: unix.MS_PRIVATE}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, private); err != nil {
+			return fmt.Errorf("mount_setattr private: %w", err)
+		}
+		if attr := flags.attr(); attr.Attr_set != 0 {
+			if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, attr); err != nil {
+				return fmt.Errorf("mount_setattr: %w", err)
+			}
+		}
+		if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("move_mount: %w", err)
+		}
+		return nil
+	}()
+	return errors.Join(err, unix.Close(tree))
+}
+
+// BindPath is Bind of a path; a symlink as its last element is refused.
+func BindPath(source, target string, flags Flags) error {
+	fd, err := unix.Open(source, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bind %s on %s: %w", source, target, err)
+	}
+	f := os.NewFile(uintptr(fd), source)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("bind %s on %s: %w", source, target, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return fmt.Errorf("bind %s on %s: the source is a symlink: %w", source, target, unix.ELOOP)
+	}
+	return Bind(f, target, flags)
+}
+
+// RemountReadOnly makes one mount read-only, leaving others of the same
+// filesystem as they are.
+func RemountReadOnly(target string) error { return SetFlags(target, Flags{ReadOnly: true}) }
+
+// SetFlags adds restrictions to the mount at target; it takes none away.
+func SetFlags(target string, flags Flags) error {
+	attr := flags.attr()
+	if attr.Attr_set == 0 {
+		return nil
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, attr); err != nil {
+		return fmt.Errorf("set flags of the mount at %s: %w", target, err)
+	}
+	return nil
+}
+
+// Unmount takes the topmost mount off target; one that has none is no error.
+// EBUSY while something has a file of it open.
+func Unmount(target string) error {
+	mounted, err := IsMounted(target)
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", target, err)
+	}
+	if !mounted {
+		return nil
+	}
+	if err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount %s: %w", target, err)
+	}
+	return nil
+}

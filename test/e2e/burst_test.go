@@ -14,7 +14,7 @@ func TestBurst(t *testing.T) {
 	e := newEnv(t)
 	const each = 10
 	var made []string
-	for _, k := range kinds {
+	for _, k := range variants {
 		class := e.class(params{"pool": e.pool(k.backend), "volumeType": k.volumeType})
 		for i := range each {
 			name := fmt.Sprintf("c-%d-%d", len(made), i)

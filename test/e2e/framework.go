@@ -142,14 +142,14 @@ func (e *env) must(err error, doing string) {
 	}
 }
 
-// resource is a kind as the dynamic client names it.
-type resource struct {
+// kind is a kind of object as the dynamic client names it.
+type kind struct {
 	schema.GroupVersionResource
 	namespaced bool
 }
 
 // of is the client for the resource, in the test's namespace if it has one.
-func (e *env) of(r resource) dynamic.ResourceInterface {
+func (e *env) of(r kind) dynamic.ResourceInterface {
 	if r.namespaced {
 		return e.dynamic.Resource(r.GroupVersionResource).Namespace(e.ns)
 	}
@@ -173,7 +173,7 @@ func (e *env) apply(manifest string) []*unstructured.Unstructured {
 		}
 		m, err := e.mapper.RESTMapping(u.GroupVersionKind().GroupKind(), u.GroupVersionKind().Version)
 		e.must(err, "find kind "+u.GetKind())
-		r := resource{m.Resource, m.Scope.Name() == meta.RESTScopeNameNamespace}
+		r := kind{m.Resource, m.Scope.Name() == meta.RESTScopeNameNamespace}
 		_, err = e.of(r).Apply(e.ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 		e.must(err, "apply "+u.GetKind()+" "+u.GetName())
 		applied = append(applied, u)
@@ -189,7 +189,7 @@ func decode[T any](e *env, u *unstructured.Unstructured) *T {
 }
 
 // get reads one object; nil if it is not there.
-func get[T any](e *env, r resource, name string) *T {
+func get[T any](e *env, r kind, name string) *T {
 	e.Helper()
 	u, err := e.of(r).Get(e.ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -200,7 +200,7 @@ func get[T any](e *env, r resource, name string) *T {
 }
 
 // list reads all objects, of the namespace if the kind has one.
-func list[T any](e *env, r resource) []*T {
+func list[T any](e *env, r kind) []*T {
 	e.Helper()
 	l, err := e.of(r).List(e.ctx, metav1.ListOptions{})
 	e.must(err, "list "+r.Resource)
@@ -212,7 +212,7 @@ func list[T any](e *env, r resource) []*T {
 }
 
 // remove deletes one object, pods without grace, and does not wait.
-func (e *env) remove(r resource, name string) {
+func (e *env) remove(r kind, name string) {
 	e.Helper()
 	var opts metav1.DeleteOptions
 	if r == pods {
@@ -225,7 +225,7 @@ func (e *env) remove(r resource, name string) {
 
 // watchFor watches objects of a kind until one of them is as wanted. done
 // says what is missing, or nil. An object that was deleted comes as nil.
-func (e *env) watchFor(r resource, selector string, done func(*unstructured.Unstructured) error) error {
+func (e *env) watchFor(r kind, selector string, done func(*unstructured.Unstructured) error) error {
 	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
 	var missing error = errors.New("there is none")
@@ -259,7 +259,7 @@ func (e *env) watchFor(r resource, selector string, done func(*unstructured.Unst
 // await watches one object until ready has nothing to ask for, and returns it
 // as it then was. If that never comes, the test fails with the object and its
 // events.
-func await[T any](e *env, r resource, name, what string, ready func(*T) error) *T {
+func await[T any](e *env, r kind, name, what string, ready func(*T) error) *T {
 	e.Helper()
 	var got *T
 	err := e.watchFor(r, fields.OneTermEqualSelector("metadata.name", name).String(), func(u *unstructured.Unstructured) error {
@@ -276,7 +276,7 @@ func await[T any](e *env, r resource, name, what string, ready func(*T) error) *
 }
 
 // awaitGone watches until the object is not there any more.
-func (e *env) awaitGone(r resource, name string) {
+func (e *env) awaitGone(r kind, name string) {
 	e.Helper()
 	err := e.watchFor(r, fields.OneTermEqualSelector("metadata.name", name).String(), func(u *unstructured.Unstructured) error {
 		if u != nil {
@@ -291,7 +291,7 @@ func (e *env) awaitGone(r resource, name string) {
 
 // awaitEvent watches for an event about an object whose message has all of
 // the words, and returns the message.
-func (e *env) awaitEvent(r resource, name, reason string, words ...string) string {
+func (e *env) awaitEvent(r kind, name, reason string, words ...string) string {
 	e.Helper()
 	var message string
 	selector := fields.SelectorFromSet(fields.Set{"involvedObject.name": name, "reason": reason}).String()
@@ -327,7 +327,7 @@ func (e *env) eventually(what string, done func() error) {
 }
 
 // describe prints an object and its events for a failure's text.
-func (e *env) describe(r resource, name string) string {
+func (e *env) describe(r kind, name string) string {
 	var b strings.Builder
 	if u, err := e.of(r).Get(e.ctx, name, metav1.GetOptions{}); err != nil {
 		fmt.Fprintf(&b, "%v\n", err)

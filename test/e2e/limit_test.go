@@ -12,7 +12,7 @@ import (
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
-	for _, c := range kinds {
+	for _, c := range variants {
 		t.Run(c.volumeType+" on "+c.backend, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)

@@ -24,18 +24,18 @@ const driverName = "csi.plinth.dev"
 // image is what the test pods run.
 const image = "docker.io/library/busybox:1.37"
 
-// The kinds that the tests use.
+// The variants that the tests use.
 var (
-	pods         = resource{corev1.SchemeGroupVersion.WithResource("pods"), true}
-	claims       = resource{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), true}
-	events       = resource{corev1.SchemeGroupVersion.WithResource("events"), true}
-	volumes      = resource{corev1.SchemeGroupVersion.WithResource("persistentvolumes"), false}
-	nodes        = resource{corev1.SchemeGroupVersion.WithResource("nodes"), false}
-	namespaces   = resource{corev1.SchemeGroupVersion.WithResource("namespaces"), false}
-	statefulSets = resource{appsv1.SchemeGroupVersion.WithResource("statefulsets"), true}
-	classes      = resource{storagev1.SchemeGroupVersion.WithResource("storageclasses"), false}
-	plinthVols   = resource{v1alpha1.GroupVersion.WithResource("plinthvolumes"), false}
-	plinthNodes  = resource{v1alpha1.GroupVersion.WithResource("plinthnodes"), false}
+	pods         = kind{corev1.SchemeGroupVersion.WithResource("pods"), true}
+	claims       = kind{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), true}
+	events       = kind{corev1.SchemeGroupVersion.WithResource("events"), true}
+	volumes      = kind{corev1.SchemeGroupVersion.WithResource("persistentvolumes"), false}
+	nodes        = kind{corev1.SchemeGroupVersion.WithResource("nodes"), false}
+	namespaces   = kind{corev1.SchemeGroupVersion.WithResource("namespaces"), false}
+	statefulSets = kind{appsv1.SchemeGroupVersion.WithResource("statefulsets"), true}
+	classes      = kind{storagev1.SchemeGroupVersion.WithResource("storageclasses"), false}
+	plinthVols   = kind{v1alpha1.GroupVersion.WithResource("plinthvolumes"), false}
+	plinthNodes  = kind{v1alpha1.GroupVersion.WithResource("plinthnodes"), false}
 )
 
 // params are the parameters of a StorageClass.
@@ -68,6 +68,14 @@ func waiting(c *storagev1.StorageClass) {
 // retaining has the class keep volumes.
 func retaining(c *storagev1.StorageClass) {
 	c.ReclaimPolicy = new(corev1.PersistentVolumeReclaimRetain)
+}
+
+// madeOn has the class make volumes on one node.
+func madeOn(node string) func(*storagev1.StorageClass) {
+	return func(c *storagev1.StorageClass) {
+		c.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+			{Key: driverName + "/node", Values: []string{node}}}}}
+	}
 }
 
 // claim makes a claim: ReadWriteOnce and Filesystem unless a change says

@@ -11,8 +11,8 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
 
-// kinds are the ways in which a node-local volume can be kept and offered.
-var kinds = []struct{ volumeType, backend string }{
+// variants are the ways in which a node-local volume can be kept and offered.
+var variants = []struct{ volumeType, backend string }{
 	{"csi", "btrfs"}, {"csi", "image"}, {"local", "btrfs"}, {"local", "image"}, {"hostPath", "btrfs"}, {"hostPath", "image"},
 }
 
@@ -20,7 +20,7 @@ var kinds = []struct{ volumeType, backend string }{
 // volume is left on its node.
 func TestDeleteFreesBytes(t *testing.T) {
 	t.Parallel()
-	for _, c := range kinds {
+	for _, c := range variants {
 		t.Run(c.volumeType+" on "+c.backend, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
@@ -96,7 +96,7 @@ func (e *env) awaitPool(v placed, what string, check func(v1alpha1.PoolStatus) e
 // administrator deletes the PlinthVolume are the bytes freed.
 func TestRetain(t *testing.T) {
 	t.Parallel()
-	for _, c := range kinds {
+	for _, c := range variants {
 		t.Run(c.volumeType+" on "+c.backend, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)

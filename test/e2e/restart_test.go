@@ -30,7 +30,7 @@ func TestKilledMidway(t *testing.T) { // alone: others would notice
 		t.Run(c.name, func(t *testing.T) {
 			e := newEnv(t)
 			var names []string
-			for _, k := range kinds {
+			for _, k := range variants {
 				class := e.class(params{"pool": e.pool(k.backend), "volumeType": k.volumeType})
 				for i := range 3 {
 					names = append(names, strings.ToLower(fmt.Sprintf("%s-%s-%d", k.volumeType, k.backend, i)))
@@ -85,7 +85,7 @@ func TestMountedThroughRestarts(t *testing.T) { // alone: others would notice
 	// The writer ends, and so its container restarts, on the first failed write.
 	const writer = `n=$(cat /data/count 2>/dev/null || echo 0); while :; do n=$((n+1)); echo $n > /data/new && sync /data/new && mv /data/new /data/count || exit 1; sleep 0.05; done`
 	var names []string
-	for _, k := range kinds {
+	for _, k := range variants {
 		name := strings.ToLower(k.volumeType + "-" + k.backend)
 		names = append(names, name)
 		e.claim(name, e.class(params{"pool": e.pool(k.backend), "volumeType": k.volumeType}, waiting), "32Mi")

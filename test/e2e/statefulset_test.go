@@ -51,7 +51,7 @@ spec:
 // TestStatefulSet is the reason for Plinth, for each type of volume.
 func TestStatefulSet(t *testing.T) {
 	t.Parallel()
-	for _, c := range kinds {
+	for _, c := range variants {
 		t.Run(c.volumeType+" on "+c.backend, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)

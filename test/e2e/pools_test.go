@@ -1,0 +1,227 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// TestBadPoolsFile: a node refuses each bad pool with its line and the
+// reason, makes nothing for it, and goes on serving the good ones.
+func TestBadPoolsFile(t *testing.T) { // alone: it restarts an agent
+	e := newEnv(t)
+	node, good := e.nodeNames()[0], e.pool("btrfs")
+	goodPath := e.poolOn(node, good).Path
+	empty := path.Join(path.Dir(goodPath), "plinth-e2e-not-mounted")
+	file := path.Join(path.Dir(goodPath), "plinth-e2e-file")
+	e.mustOnNode(node, "mkdir", empty)
+	e.mustOnNode(node, "touch", file)
+	t.Cleanup(func() {
+		e.mustOnNode(node, "rmdir", empty) // fails if anything was made in it
+		e.mustOnNode(node, "rm", file)
+	})
+	bad := []struct {
+		name, entry string
+		words       []string
+	}{
+		{"typo", `{name: typo, path: /mnt/typo, bakend: btrfs}`, []string{"bakend"}},
+		{"relative", `{name: relative, path: mnt/relative}`, []string{"mnt/relative", "absolute"}},
+		{"twin", `{name: twin, path: ` + empty + `}`, nil},
+		{"twin", `{name: twin, path: /mnt/twin}`, []string{"twin"}},
+		{"inner", `{name: inner, path: ` + goodPath + `/inner}`, []string{good}},
+		{"missing", `{name: missing, path: /mnt/plinth-e2e-missing}`, []string{"/mnt/plinth-e2e-missing"}},
+		{"file", `{name: file, path: ` + file + `}`, []string{"directory"}},
+		{"unmounted", `{name: unmounted, path: ` + empty + `, requireMount: true}`, []string{"mount"}},
+	}
+	lines := map[string]int{}
+	e.changePools(node, func(file string) string {
+		// One pool a line, so that the line of each is known.
+		var parsed struct{ Pools []json.RawMessage }
+		e.must(yaml.Unmarshal([]byte(file), &parsed), "read the pools file")
+		out := []string{"pools:"}
+		for _, p := range parsed.Pools {
+			out = append(out, "- "+string(p))
+		}
+		for _, b := range bad {
+			out = append(out, "- "+b.entry)
+			lines[b.name] = len(out)
+		}
+		return strings.Join(out, "\n") + "\n"
+	})
+	n := await(e, plinthNodes, node, "refusing the bad pools", func(n *v1alpha1.PlinthNode) error {
+		for _, b := range bad {
+			if p := poolNamed(n, b.name); p == nil {
+				return fmt.Errorf("pool %s is not shown", b.name)
+			} else if p.State == "Ready" {
+				return fmt.Errorf("pool %s serves: %s", b.name, b.entry)
+			}
+		}
+		for _, c := range n.Status.Conditions {
+			if c.Type == v1alpha1.ConditionReady && c.Status == metav1.ConditionFalse {
+				return nil
+			}
+		}
+		return fmt.Errorf("conditions %+v", n.Status.Conditions)
+	})
+	for _, b := range bad {
+		p := poolNamed(n, b.name)
+		t.Logf("%s: %s: %s", b.entry, p.Reason, p.Message)
+		for _, w := range append(b.words, fmt.Sprintf("line %d", lines[b.name])) {
+			if b.words != nil && !strings.Contains(p.Message, w) {
+				t.Errorf("the message about %s does not say %q: %s", b.entry, w, p.Message)
+			}
+		}
+		if p.Reason == "" {
+			t.Errorf("pool %s is refused without a reason", b.name)
+		}
+	}
+	// The good pools of this node serve.
+	e.claim("data", e.class(params{"pool": good}, waiting), "16Mi")
+	e.pod("pod", "data", onlyOn(node))
+	await(e, pods, "pod", "ready", ready)
+}
+
+func poolNamed(n *v1alpha1.PlinthNode, name string) *v1alpha1.PoolStatus {
+	for i := range n.Status.Pools {
+		if n.Status.Pools[i].Name == name {
+			return &n.Status.Pools[i]
+		}
+	}
+	return nil
+}
+
+// changePools changes the pools file, restarts the agent of one node with it,
+// and undoes both at the end of the test.
+func (e *env) changePools(node string, change func(string) string) {
+	e.Helper()
+	agent := e.agentOn(node)
+	cms := e.kube.CoreV1().ConfigMaps(agent.Namespace)
+	for _, v := range agent.Spec.Volumes {
+		if v.ConfigMap == nil {
+			continue
+		}
+		cm, err := cms.Get(e.ctx, v.ConfigMap.Name, metav1.GetOptions{})
+		e.must(err, "get the ConfigMap of the pools")
+		for key, file := range cm.Data {
+			if !strings.Contains(file, "pools:") {
+				continue
+			}
+			set := func(text string) {
+				patch, err := json.Marshal(map[string]any{"data": map[string]string{key: text}})
+				e.must(err, "write a patch")
+				_, err = cms.Patch(e.ctx, cm.Name, mergePatch, patch, metav1.PatchOptions{})
+				e.must(err, "change the pools file")
+				e.restartAgent(node)
+			}
+			e.Cleanup(func() {
+				set(file)
+				e.awaitPools(node)
+			})
+			set(change(file))
+			return
+		}
+	}
+	e.Fatalf("agent %s has no ConfigMap with pools", agent.Name)
+}
+
+// agentOn finds the agent's pod on a node.
+func (e *env) agentOn(node string) *corev1.Pod {
+	e.Helper()
+	for _, p := range e.plinthPods("node") {
+		if p.Spec.NodeName == node && p.DeletionTimestamp == nil {
+			return &p
+		}
+	}
+	e.Fatalf("node %s has no agent", node)
+	return nil
+}
+
+// restartAgent deletes the agent's pod on a node and waits for the next one.
+func (e *env) restartAgent(node string) {
+	e.Helper()
+	old := e.agentOn(node)
+	e.in(old.Namespace).remove(pods, old.Name)
+	e.eventually("node "+node+" has a new agent", func() error {
+		for _, p := range e.plinthPods("node") {
+			if p.Spec.NodeName == node && p.UID != old.UID {
+				return ready(&p)
+			}
+		}
+		return errors.New("there is none")
+	})
+}
+
+// awaitPools waits until every pool of a node serves.
+func (e *env) awaitPools(node string) {
+	e.Helper()
+	await(e, plinthNodes, node, "serving all its pools", func(n *v1alpha1.PlinthNode) error {
+		for _, c := range n.Status.Conditions {
+			if c.Type == v1alpha1.ConditionReady && c.Status == metav1.ConditionTrue {
+				return nil
+			}
+		}
+		return fmt.Errorf("conditions %+v", n.Status.Conditions)
+	})
+}
+
+// TestDiskNotMounted: when a pool's disk is not mounted, nothing is written
+// into the directory below, the claim says why it waits, and it binds once the
+// disk is back. That holds while the agent runs and when it is started anew.
+func TestDiskNotMounted(t *testing.T) { // alone: it takes a disk away
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("agent restarted %v", restarted), func(t *testing.T) {
+			e := newEnv(t)
+			node, pool := e.nodeNames()[0], e.pool("image")
+			dir := e.poolOn(node, pool).Path
+			device, fstype, _ := strings.Cut(e.mustOnNode(node, "findmnt", "--noheadings", "--raw", "--output", "SOURCE,FSTYPE", "--mountpoint", dir), " ")
+			mount := func() {
+				if _, err := e.onNode(node, "mountpoint", "--quiet", dir); err != nil {
+					e.mustOnNode(node, "mount", "-t", fstype, device, dir)
+				}
+			}
+			e.mustOnNode(node, "umount", dir)
+			t.Cleanup(func() {
+				mount()
+				e.awaitPools(node)
+			})
+			if restarted {
+				e.restartAgent(node)
+			}
+			e.claim("data", e.class(params{"pool": pool}, madeOn(node)), "16Mi")
+			message := e.awaitEvent(claims, "data", "ProvisioningFailed", pool)
+			t.Log(message)
+			n := await(e, plinthNodes, node, "refusing the pool", func(n *v1alpha1.PlinthNode) error {
+				if p := poolNamed(n, pool); p == nil || p.State == "Ready" {
+					return fmt.Errorf("pool %s is %+v", pool, p)
+				}
+				return nil
+			})
+			if p := poolNamed(n, pool); !strings.Contains(p.Message, "mount") {
+				t.Errorf("the pool's message does not speak of the mount: %s: %s", p.Reason, p.Message)
+			}
+			if left := e.mustOnNode(node, "find", dir, "-mindepth", "1"); left != "" {
+				t.Errorf("the directory below the missing mount has got: %s", left)
+			}
+			mount()
+			e.awaitPools(node)
+			if got := e.volumeOf("data").Spec.NodeName; got != node {
+				t.Errorf("the volume is on %s", got)
+			}
+			// Free the disk before the cleanup of the next round.
+			v := e.volumeOf("data")
+			e.remove(claims, "data")
+			e.awaitFreed(v)
+		})
+	}
+}

@@ -99,3 +99,26 @@ func TestBlock(t *testing.T) {
 		})
 	}
 }
+
+// TestNonRoot: a pod that is not root can write, by way of its fsGroup, where
+// Kubernetes gives one: on csi and local volumes.
+func TestNonRoot(t *testing.T) {
+	t.Parallel()
+	for _, c := range variants {
+		if c.volumeType == "hostPath" {
+			continue
+		}
+		t.Run(c.volumeType+" on "+c.backend, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.claim("data", e.class(params{"pool": e.pool(c.backend), "volumeType": c.volumeType}, waiting), "32Mi")
+			e.pod("pod", "data", func(p *corev1.Pod) {
+				p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1234)), RunAsGroup: new(int64(1234)), FSGroup: new(int64(5678))}
+			})
+			await(e, pods, "pod", "ready", ready)
+			if got := e.mustSh("pod", "echo mine > /data/file && id -u && stat -c %g /data/file && cat /data/file"); got != "1234\n5678\nmine" {
+				t.Errorf("user, group and content of a file of its own: %q", got)
+			}
+		})
+	}
+}

@@ -24,7 +24,7 @@ const driverName = "csi.plinth.dev"
 // image is what the test pods run.
 const image = "docker.io/library/busybox:1.37"
 
-// The variants that the tests use.
+// The kinds of object that the tests use.
 var (
 	pods         = kind{corev1.SchemeGroupVersion.WithResource("pods"), true}
 	claims       = kind{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), true}
@@ -260,7 +260,7 @@ func (e *env) pool(backend string) string {
 // sharedPool finds a pool that every node has.
 func (e *env) sharedPool() string {
 	e.Helper()
-	return e.poolWhere("shared pool", func(p v1alpha1.PoolStatus) bool { return p.Shared })
+	return e.poolWhere("shared pool of directories", func(p v1alpha1.PoolStatus) bool { return p.Shared && len(p.FSTypes) == 0 })
 }
 
 // nodeNames lists the nodes that have pools.

@@ -37,7 +37,7 @@ func TestRefused(t *testing.T) {
 		waiting bool     // bind with the first pod
 		words   []string // of the event; POOL stands for the pool's name
 	}{
-		{name: "larger than any pool", params: with(), size: "512Ti", words: []string{"512Ti", "POOL", "largest"}},
+		{name: "larger than any pool", params: with(), size: "512Ti", words: []string{"512Ti", "POOL", "free"}},
 		{name: "larger than any pool, local", params: with("volumeType", "local"), size: "512Ti", words: []string{"512Ti", "POOL"}},
 		{name: "unknown parameter", params: with("colour", "red"), words: []string{"colour", "volumeType", "pool"}},
 		{name: "unknown parameter, waiting", params: with("colour", "red"), waiting: true, words: []string{"colour", "volumeType", "pool"}},

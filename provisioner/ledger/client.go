@@ -64,7 +64,8 @@ func (c *Client) GetVolume(ctx context.Context, name string) (*v1alpha1.PlinthVo
 }
 
 // ResizeVolume sets the size that v is to have; v says which object, by name
-// and UID. The API server refuses a smaller one.
+// and UID. The API server refuses one below the size that holds; an intent to
+// grow that failed can be taken back.
 func (c *Client) ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error) {
 	patch := map[string]any{"metadata": map[string]any{"uid": v.UID}, "spec": map[string]any{"size": size}}
 	out := &v1alpha1.PlinthVolume{}

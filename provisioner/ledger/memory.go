@@ -66,7 +66,7 @@ func (m *Memory) GetVolume(_ context.Context, name string) (*v1alpha1.PlinthVolu
 // ResizeVolume implements Store.
 func (m *Memory) ResizeVolume(_ context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error) {
 	return m.changeVolume("ResizeVolume", v, false, func(o *v1alpha1.PlinthVolume) error {
-		if size.Cmp(o.Spec.Size) < 0 {
+		if size.Cmp(o.Spec.Size) < 0 && (o.Status.Size == nil || size.Cmp(*o.Status.Size) < 0) {
 			return apierrors.NewBadRequest("a volume never shrinks")
 		}
 		o.Spec.Size = size

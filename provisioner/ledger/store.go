@@ -18,7 +18,7 @@ type Store interface {
 	CreateVolume(ctx context.Context, v *v1alpha1.PlinthVolume) (*v1alpha1.PlinthVolume, error)
 	// GetVolume reads past any cache; NotFound where it is absent.
 	GetVolume(ctx context.Context, name string) (*v1alpha1.PlinthVolume, error)
-	// ResizeVolume may be repeated; a smaller size is Invalid.
+	// ResizeVolume may be repeated; below the size that holds it is refused.
 	ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error)
 	// DeleteVolume may be repeated; an absent object is nil.
 	DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error

@@ -21,6 +21,8 @@ type View struct {
 	volumes cache.SharedIndexInformer
 	nodes   cache.SharedIndexInformer
 
+	handlers []cache.ResourceEventHandlerRegistration // made before Run
+
 	mu      sync.Mutex
 	waiting map[string]map[chan struct{}]struct{}
 }
@@ -49,19 +51,31 @@ func (v *View) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// Synced says whether the first lists are in.
-func (v *View) Synced() bool { return v.volumes.HasSynced() && v.nodes.HasSynced() }
+// Synced says whether the first lists are in and every handler has seen them.
+func (v *View) Synced() bool {
+	for _, h := range v.handlers {
+		if !h.HasSynced() {
+			return false
+		}
+	}
+	return v.volumes.HasSynced() && v.nodes.HasSynced()
+}
 
 // OnVolume calls changed with the former (nil when new) and the present state
 // of each volume, and deleted with the last one. Calls come one at a time.
+// Handlers are added before Run.
 func (v *View) OnVolume(changed func(was, now *v1alpha1.PlinthVolume), deleted func(*v1alpha1.PlinthVolume)) error {
-	_, err := v.volumes.AddEventHandler(handler(changed, deleted))
-	return err
+	return v.add(v.volumes, handler(changed, deleted))
 }
 
 // OnNode is OnVolume for the nodes.
 func (v *View) OnNode(changed func(was, now *v1alpha1.PlinthNode), deleted func(*v1alpha1.PlinthNode)) error {
-	_, err := v.nodes.AddEventHandler(handler(changed, deleted))
+	return v.add(v.nodes, handler(changed, deleted))
+}
+
+func (v *View) add(i cache.SharedIndexInformer, h cache.ResourceEventHandler) error {
+	r, err := i.AddEventHandler(h)
+	v.handlers = append(v.handlers, r)
 	return err
 }
 

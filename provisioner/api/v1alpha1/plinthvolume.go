@@ -17,6 +17,7 @@ const Finalizer = "plinth.dev/bytes"
 // +kubebuilder:resource:scope=Cluster,shortName=pvol
 // +kubebuilder:subresource:status
 // +kubebuilder:selectablefield:JSONPath=`.spec.nodeName`
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.spec.size)).compareTo(quantity(string(oldSelf.spec.size))) >= 0 || (oldSelf.?status.size.hasValue() && quantity(string(self.spec.size)).compareTo(quantity(string(oldSelf.status.size))) >= 0)",message="a volume never shrinks"
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.nodeName`
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
@@ -45,10 +46,11 @@ const (
 	VolumeTypeHostPath VolumeType = "hostPath"
 )
 
-// PlinthVolumeSpec is the intent. Only size may change, and only grow.
+// PlinthVolumeSpec is the intent. Of what describes the volume itself only
+// size may change: it grows, and an intent to grow that failed may be taken
+// back as far as the size that holds.
 //
 // +kubebuilder:validation:XValidation:rule="self.nodeName == oldSelf.nodeName && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && self.?shared == oldSelf.?shared && self.?fsType == oldSelf.?fsType && self.?name == oldSelf.?name",message="where a volume is and what it is made of never changes"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a volume never shrinks"
 type PlinthVolumeSpec struct {
 	// NodeName is the node that makes the volume and, but for shared pools,
 	// keeps it.

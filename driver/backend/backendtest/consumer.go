@@ -82,7 +82,7 @@ const payloadSize = 1 << 20
 
 // payload is recognisable and cannot be compressed away by a filesystem.
 func payload(tag string) []byte {
-	return bytes.Repeat([]byte(tag + "0123456789abcdef"), payloadSize/(len(tag)+16)+1)[:payloadSize]
+	return bytes.Repeat([]byte(tag+"0123456789abcdef"), payloadSize/(len(tag)+16)+1)[:payloadSize]
 }
 
 func (c *consumer) put(t *testing.T, tag string) {

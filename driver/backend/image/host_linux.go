@@ -1,0 +1,285 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+
+	"github.com/plinth-csi/plinth/driver/backend/layout"
+	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/loop"
+	"github.com/plinth-csi/plinth/driver/host/run"
+	"github.com/plinth-csi/plinth/driver/volume"
+	"golang.org/x/sys/unix"
+)
+
+// contentAttribute is the extended attribute that says what an image holds.
+const contentAttribute = "trusted.plinth.volume"
+
+// Open opens the backend over a pool's directory, makes the places in it, and
+// frees what a cut left.
+func Open(ctx context.Context, o Options) (*Image, error) {
+	dir, err := beneath.Open(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open image pool: %w", err)
+	}
+	if o.Runner == nil {
+		o.Runner = run.Exec{}
+	}
+	b, err := openOn(ctx, &machine{dir: dir, runner: o.Runner})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open image pool %s: %w", o.Dir, err), dir.Close())
+	}
+	return b, nil
+}
+
+func openOn(ctx context.Context, m *machine) (*Image, error) {
+	if err := layout.Prepare(m.dir.Mkdir); err != nil {
+		return nil, err
+	}
+	return open(ctx, m)
+}
+
+// machine is the host for real.
+type machine struct {
+	dir    *beneath.Dir
+	runner run.Runner
+}
+
+func (m *machine) Close() error { return m.dir.Close() }
+
+// open opens an image; only a regular file is one.
+func (m *machine) open(name string, flags int) (*os.File, unix.Stat_t, error) {
+	var st unix.Stat_t
+	f, err := m.dir.OpenFile(name, flags, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) {
+		return nil, st, fmt.Errorf("%w: %s is no file", volume.ErrInvalid, name)
+	}
+	if err != nil {
+		return nil, st, err
+	}
+	err = unix.Fstat(int(f.Fd()), &st)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = fmt.Errorf("%w: %s is no file", volume.ErrInvalid, name)
+	}
+	if err != nil {
+		return nil, st, errors.Join(err, f.Close())
+	}
+	return f, st, nil
+}
+
+func (m *machine) Stat(name string) (file, error) {
+	f, st, err := m.open(name, unix.O_RDONLY)
+	if err != nil {
+		return file{}, err
+	}
+	defer f.Close()
+	value := make([]byte, 16)
+	n, err := unix.Fgetxattr(int(f.Fd()), contentAttribute, value)
+	if err == unix.ENODATA {
+		return file{}, fmt.Errorf("%w: %s lacks the attribute %s, so it is no image of Plinth's", volume.ErrInvalid, name, contentAttribute)
+	}
+	if err != nil {
+		return file{}, fmt.Errorf("read the attribute %s of %s: %w", contentAttribute, name, err)
+	}
+	return file{size: st.Size, allocated: st.Blocks * 512, content: content(value[:n])}, nil
+}
+
+func (m *machine) Make(ctx context.Context, name string, size int64, thick bool, c content) error {
+	if err := m.Free(name); err != nil {
+		return err
+	}
+	f, err := m.dir.OpenFile(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	noCopyOnWrite(f)
+	if err := extend(f, size, thick); err != nil {
+		return err
+	}
+	if err := unix.Fsetxattr(int(f.Fd()), contentAttribute, []byte(c), 0); err != nil {
+		return fmt.Errorf("write the attribute %s of %s: %w", contentAttribute, name, err)
+	}
+	if err := m.format(ctx, f, c); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// noCopyOnWrite is for pools on btrfs, where an image that is copied on every
+// write becomes slow; other filesystems do not know the flag.
+func noCopyOnWrite(f *os.File) {
+	const noCOW = 0x00800000 // FS_NOCOW_FL, ioctl_iflags(2)
+	if flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
+		_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|noCOW)
+	}
+}
+
+// format makes the filesystem. The file is new, so it reads as zeros: nothing
+// needs to be discarded, and ext4 need not clear its tables, neither now nor
+// in the background later. 4096-byte sectors fit every disk below.
+func (m *machine) format(ctx context.Context, f *os.File, c content) error {
+	// By descriptor: the name may be moved, the open file is the one.
+	path := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(f.Fd()))
+	var argv []string
+	switch c {
+	case block:
+		return nil
+	case "ext4":
+		argv = []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-E", "nodiscard,assume_storage_prezeroed=1", path}
+	case "xfs":
+		argv = []string{"mkfs.xfs", "-q", "-f", "-K", "-s", "size=4096", path}
+	}
+	_, err := m.runner.Run(ctx, argv...)
+	return err
+}
+
+func extend(f *os.File, size int64, thick bool) error {
+	err := f.Truncate(size)
+	if err == nil && thick {
+		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", volume.ErrNoCapacity, err)
+	}
+	if errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("%w: %w", volume.ErrOutOfRange, err)
+	}
+	return err
+}
+
+func (m *machine) Rename(from, to string) error { return m.dir.Rename(from, to) }
+
+func (m *machine) Extend(name string, size int64, thick bool) error {
+	f, st, err := m.open(name, unix.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st.Size < size {
+		if err := extend(f, size, thick); err != nil {
+			// Not halfway: a file that grew without its bytes is no thick one.
+			return errors.Join(err, f.Truncate(st.Size))
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	d, attached, err := loop.Find(f)
+	if err != nil || !attached {
+		return err
+	}
+	return loop.Resize(d)
+}
+
+// Free cuts the file to nothing first: XFS frees what is unlinked in the
+// background, and these bytes are to be free now. btrfs frees with its next
+// transaction, which is made to happen.
+func (m *machine) Free(name string) error {
+	f, _, err := m.open(name, unix.O_WRONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := m.dir.Remove(name); err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
+		return err
+	}
+	return unix.Syncfs(int(m.dir.File().Fd()))
+}
+
+func (m *machine) Names(dir string) ([]string, error) {
+	entries, err := m.dir.Entries(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+func (m *machine) Device(name string, attach bool) (string, error) {
+	f, st, err := m.open(name, unix.O_RDWR)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if !attach {
+		d, _, err := loop.Find(f)
+		return d.Path, err
+	}
+	d, err := loop.Attach(f)
+	if err != nil {
+		return "", err
+	}
+	// A device that was there may be from before a growth that was cut.
+	return d.Path, errors.Join(loop.Resize(d), checkSize(d, st.Size))
+}
+
+// checkSize makes sure that the device shows the whole file.
+func checkSize(d loop.Device, size int64) error {
+	dev, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	got, err := dev.Seek(0, 2)
+	if err == nil && got != size {
+		err = fmt.Errorf("%s has %d bytes, its file %d", d.Path, got, size)
+	}
+	return err
+}
+
+func (m *machine) Detach(name string) error {
+	f, _, err := m.open(name, unix.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = loop.Detach(f)
+	if errors.Is(err, loop.ErrInUse) {
+		err = fmt.Errorf("%w: %w", volume.ErrInUse, err)
+	}
+	return err
+}
+
+func (m *machine) Space(path string) (space, error) {
+	var st unix.Statfs_t
+	var err error
+	if path == "" {
+		err = unix.Fstatfs(int(m.dir.File().Fd()), &st)
+	} else {
+		err = unix.Statfs(path, &st)
+	}
+	if err != nil {
+		return space{}, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	s := space{
+		total: int64(st.Blocks) * st.Frsize, free: int64(st.Bfree) * st.Frsize, available: int64(st.Bavail) * st.Frsize,
+		inodes: int64(st.Files), freeInodes: int64(st.Ffree),
+	}
+	if st.Type == unix.EXT4_SUPER_MAGIC {
+		s.fsType = "ext4"
+	}
+	return s, nil
+}

@@ -1,0 +1,91 @@
+// Package layout is what the backends share of a pool on disk
+// (docs/design.md, "What a pool looks like on disk"): where volumes are, where
+// they are made, where they wait to be freed, and by which names a backend
+// knows its own. Anything else in those places is a stranger's and stays.
+package layout
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// The places, relative to the pool's path.
+const (
+	Volumes = "volumes"
+	Private = ".plinth"
+	Tmp     = ".plinth/tmp"
+	Trash   = ".plinth/trash"
+)
+
+// making is before an ID in the names of what is being made or freed.
+const making = "volume-"
+
+// Kind is how a backend's volumes are named: a directory has no suffix.
+type Kind string
+
+// The kinds of volumes on disk.
+const (
+	Directory Kind = ""
+	Image     Kind = ".img"
+)
+
+// Path is where a whole volume is.
+func (k Kind) Path(id volume.ID) string { return path.Join(Volumes, string(id)+string(k)) }
+
+// TmpPath is where a volume is made before it is renamed to Path.
+func (k Kind) TmpPath(id volume.ID) string { return path.Join(Tmp, making+string(id)+string(k)) }
+
+// TrashPath is where a volume that is no more waits to be freed.
+func (k Kind) TrashPath(id volume.ID) string { return path.Join(Trash, making+string(id)+string(k)) }
+
+// ID reads the ID of a volume from a name in Volumes.
+func (k Kind) ID(name string) (volume.ID, bool) {
+	bare, ok := strings.CutSuffix(name, string(k))
+	if !ok {
+		return "", false
+	}
+	id, err := volume.ParseID(bare)
+	return id, err == nil
+}
+
+// UnfinishedID reads the ID of a volume from a name in Tmp or Trash.
+func (k Kind) UnfinishedID(name string) (volume.ID, bool) {
+	bare, ok := strings.CutPrefix(name, making)
+	if !ok {
+		return "", false
+	}
+	return k.ID(bare)
+}
+
+// Check answers ErrInvalid for an ID that must not become part of a path.
+func Check(id volume.ID) error {
+	_, err := volume.ParseID(string(id))
+	return err
+}
+
+// CheckSize answers ErrOutOfRange for a size that is not from least to most
+// bytes; most 0 is no bound.
+func CheckSize(size, least, most int64) error {
+	if size < least {
+		return fmt.Errorf("%w: %d bytes; the least is %d", volume.ErrOutOfRange, size, least)
+	}
+	if most > 0 && size > most {
+		return fmt.Errorf("%w: %d bytes; the most is %d", volume.ErrOutOfRange, size, most)
+	}
+	return nil
+}
+
+// Prepare makes the places of a pool, below a directory that mkdir works in
+// and that leaves alone what is there.
+func Prepare(mkdir func(name string, perm fs.FileMode) error) error {
+	for _, dir := range []string{Volumes, Private, Tmp, Trash} {
+		if err := mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}

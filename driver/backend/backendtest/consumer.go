@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -57,7 +58,7 @@ func mountSource(t *testing.T, src backend.Source) *consumer {
 			return nil
 		}
 		mounted = false
-		return syscall.Unmount(dir, 0)
+		return mount.Unmount(dir)
 	}
 	t.Cleanup(func() {
 		if err := umount(); err != nil {

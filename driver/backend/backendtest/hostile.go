@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -153,7 +154,7 @@ func bindElsewhere(t *testing.T, dir string) func() {
 	release := func() {
 		if bound {
 			bound = false
-			if err := syscall.Unmount(to, 0); err != nil {
+			if err := mount.Unmount(to); err != nil {
 				t.Errorf("unmount %s: %v", to, err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -103,6 +104,14 @@ func SetFlags(target string, flags Flags) error {
 	return nil
 }
 
+// How long Unmount waits for a file that is about to be closed. A child that
+// this process is forking holds all its descriptors until it becomes another
+// program, so a file closed here may be open for a moment still.
+const (
+	unmountWait = 200 * time.Millisecond
+	unmountPoll = 5 * time.Millisecond
+)
+
 // Unmount takes the topmost mount off target; one that has none is no error.
 // EBUSY while something has a file of it open.
 func Unmount(target string) error {
@@ -113,8 +122,13 @@ func Unmount(target string) error {
 	if !mounted {
 		return nil
 	}
-	if err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("unmount %s: %w", target, err)
+	for end := time.Now().Add(unmountWait); ; time.Sleep(unmountPoll) {
+		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EBUSY || time.Now().After(end) {
+			return fmt.Errorf("unmount %s: %w", target, err)
+		}
 	}
-	return nil
 }

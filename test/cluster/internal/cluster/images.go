@@ -1,0 +1,174 @@
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/plinth-csi/plinth/test/cluster/internal/kube"
+	"github.com/plinth-csi/plinth/test/cluster/internal/plan"
+	"github.com/plinth-csi/plinth/test/cluster/internal/run"
+)
+
+// imported is what a node has taken from archives: for each archive, by its
+// SHA-256, the images that came from it and their digests.
+type imported map[string]map[string]string
+
+// LoadImages brings the images of the archives, in the formats of Docker or OCI,
+// to every running node. It returns the number of imports that were needed.
+func (c *Cluster) LoadImages(ctx context.Context, archives []string) (int, error) {
+	needed := 0
+	err := c.locked(ctx, func(ctx context.Context) error {
+		st, err := c.loadUp()
+		if err != nil {
+			return err
+		}
+		var mu sync.Mutex
+		work, ctx := errgroup.WithContext(ctx)
+		for _, m := range nodesOf(c.machines()) {
+			if !st.Machines[m.Name].Init.Alive() {
+				c.Log.Printf("%s does not run and gets no images", m.Name)
+				continue
+			}
+			work.Go(func() error {
+				for _, archive := range archives {
+					did, err := c.importInto(ctx, m, archive)
+					if err != nil {
+						return err
+					}
+					if did {
+						mu.Lock()
+						needed++
+						mu.Unlock()
+					}
+				}
+				return nil
+			})
+		}
+		return work.Wait()
+	})
+	return needed, err
+}
+
+// importInto brings the images of archive to the node m, and says whether that
+// was needed.
+func (c *Cluster) importInto(ctx context.Context, m plan.Machine, archive string) (bool, error) {
+	did, err := c.importMissing(ctx, m, archive)
+	if err != nil {
+		return did, fmt.Errorf("load %s into %s: %w", archive, m.Name, err)
+	}
+	return did, nil
+}
+
+func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive string) (bool, error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return false, err
+	}
+	key := fmt.Sprintf("%x", sum.Sum(nil))
+	notes := filepath.Join(c.machineDir(m), "images.json")
+	known, err := readImported(notes)
+	if err != nil {
+		return false, err
+	}
+	before, err := c.imagesOn(ctx, m)
+	if err != nil {
+		return false, err
+	}
+	if names := known[key]; len(names) > 0 && contains(before, names) {
+		return false, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	out, err := c.ctr(ctx, m, f, "images", "import", "-")
+	if err != nil {
+		return false, err
+	}
+	after, err := c.imagesOn(ctx, m)
+	if err != nil {
+		return false, err
+	}
+	known[key] = named(after, string(out))
+	raw, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		return false, err
+	}
+	return true, os.WriteFile(notes, raw, 0o644)
+}
+
+func readImported(path string) (imported, error) {
+	known := imported{}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return known, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if json.Unmarshal(raw, &known) != nil {
+		return imported{}, nil // cut short by a kill: it only saves work
+	}
+	return known, nil
+}
+
+// contains says whether all of want is in have.
+func contains(have, want map[string]string) bool {
+	for name, digest := range want {
+		if have[name] != digest {
+			return false
+		}
+	}
+	return true
+}
+
+// named picks the images that ctr's answer to an import speaks of.
+func named(all map[string]string, answer string) map[string]string {
+	picked := maps.Clone(all)
+	maps.DeleteFunc(picked, func(name, _ string) bool { return !strings.Contains(answer, name) })
+	return picked
+}
+
+// imagesOn lists the images that m has, with their digests. It waits for the
+// runtime to come up.
+func (c *Cluster) imagesOn(ctx context.Context, m plan.Machine) (map[string]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, errors.New("containerd does not answer"))
+	defer cancel()
+	found := map[string]string{}
+	err := kube.Until(ctx, func(ctx context.Context) error {
+		out, err := c.ctr(ctx, m, nil, "images", "ls")
+		for line := range strings.Lines(string(out)) {
+			// REF TYPE DIGEST SIZE …
+			if f := strings.Fields(line); len(f) > 2 && strings.HasPrefix(f[2], "sha256:") {
+				found[f[0]] = f[2]
+			}
+		}
+		return err
+	})
+	return found, err
+}
+
+// ctr runs containerd's own client on m, in the namespace of Kubernetes.
+func (c *Cluster) ctr(ctx context.Context, m plan.Machine, stdin io.Reader, args ...string) ([]byte, error) {
+	argv, err := c.Enter(m.Name, append([]string{kube.BinCRI + "/ctr", "--namespace", "k8s.io"}, args...))
+	if err != nil {
+		return nil, err
+	}
+	return run.Command{Argv: argv, Stdin: stdin}.Run(ctx)
+}

@@ -1,0 +1,361 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// The keys of what this package logs.
+const (
+	logPool    = "pool"
+	logVolume  = "volume"
+	logState   = "state"
+	logUUID    = "uuid"
+	logBackend = "backend"
+	logReason  = "reason"
+	logProblem = "problem"
+	logError   = "error"
+)
+
+// Options are what a Manager needs.
+type Options struct {
+	Config    Config
+	Node      string // the name of this node
+	ClusterID string // of the cluster that asks; "" if none does
+	// Known are the UUIDs that this node has reported, by pool. Another disk
+	// at the path of such a pool is refused, and so is an empty one.
+	Known    map[string]string
+	Backends map[string]OpenBackend // by name; see the Backend constants
+	Log      *slog.Logger
+
+	step func(what string) error // for tests, see store.step
+}
+
+// Manager is all pools of a node. Its methods may be used at the same time.
+type Manager struct {
+	opts  Options
+	slots []*slot // in the order of the file
+	locks locks
+	wake  chan struct{} // a pool may be opened now that could not be before
+
+	reopening sync.Mutex
+}
+
+// slot is the place of one configured pool, open or not.
+type slot struct {
+	cfg   PoolConfig
+	mu    sync.Mutex
+	pool  *pool  // nil while it does not serve
+	fault *Fault // why it does not
+	known string // the UUID that was last served there
+}
+
+// Open opens all pools. One that cannot be opened is Unavailable, with the
+// reason in its status, and does not keep the others from serving.
+func Open(ctx context.Context, opts Options) (*Manager, error) {
+	if opts.Node == "" || opts.Log == nil {
+		return nil, fmt.Errorf("%w: pools need a node name and a log", volume.ErrInvalid)
+	}
+	m := &Manager{opts: opts, wake: make(chan struct{}, 1)}
+	for _, cfg := range opts.Config.Pools {
+		m.slots = append(m.slots, &slot{
+			cfg: cfg, known: opts.Known[cfg.Name],
+			fault: cfg.fault(ReasonIO, "not opened yet"),
+		})
+	}
+	for _, r := range opts.Config.Refused {
+		opts.Log.Warn("pool refused", logPool, r.Name, logReason, r.Reason, logError, r.Error())
+	}
+	m.Reopen(ctx)
+	return m, nil
+}
+
+// Close lets go of all pools after the operations under way. Volumes stay
+// mounted.
+func (m *Manager) Close() {
+	for _, s := range m.slots {
+		if p := s.detach(nil); p != nil {
+			p.close()
+		}
+	}
+}
+
+// Reopen looks at every pool: one that is no longer what it was stops
+// serving, one that does not serve is opened if it can be. It reports whether
+// anything changed, and is cheap when nothing did.
+func (m *Manager) Reopen(ctx context.Context) (changed bool) {
+	m.reopening.Lock()
+	defer m.reopening.Unlock()
+	for _, s := range m.slots {
+		if m.reopen(ctx, s) {
+			changed = true
+		}
+	}
+	return changed
+}
+
+func (m *Manager) reopen(ctx context.Context, s *slot) bool {
+	p, release, err := s.use()
+	if err == nil {
+		release()
+		return false
+	}
+	if p != nil { // it is open, and what is at its path is something else
+		fault := asFault(s.cfg, err)
+		m.opts.Log.Warn("pool lost", logPool, s.cfg.Name, logReason, fault.Reason, logError, fault.Error())
+		if s.detach(fault) == p {
+			go func() { // operations under way may take long on a disk that is gone
+				p.close()
+				m.poke()
+			}()
+		}
+	}
+	s.mu.Lock()
+	before, known := s.fault, s.known
+	s.mu.Unlock()
+	p, fault := m.open(ctx, s.cfg, known)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fault != nil {
+		if before.Reason != fault.Reason || before.Message != fault.Message {
+			m.opts.Log.Warn("pool unavailable", logPool, s.cfg.Name, logReason, fault.Reason, logError, fault.Error())
+		}
+		s.fault = fault
+		return before.Reason != fault.Reason || before.Message != fault.Message
+	}
+	s.pool, s.fault, s.known = p, nil, p.guard.uuid
+	m.opts.Log.Info("pool ready", logPool, s.cfg.Name, logBackend, p.kind, logUUID, p.guard.uuid)
+	return true
+}
+
+func (m *Manager) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// use gives the pool to an operation, after checking that it is still what it
+// was. release ends the operation. A pool beside an error is one that is open
+// and must not be touched.
+func (s *slot) use() (p *pool, release func(), err error) {
+	s.mu.Lock()
+	p = s.pool
+	if p == nil {
+		defer s.mu.Unlock()
+		return nil, nil, s.fault
+	}
+	p.uses.Add(1)
+	s.mu.Unlock()
+	if reason, message := p.guard.check(); reason != "" {
+		p.uses.Done()
+		return p, nil, s.cfg.fault(reason, "%s", message)
+	}
+	return p, p.uses.Done, nil
+}
+
+// detach takes the pool out of service and returns it.
+func (s *slot) detach(fault *Fault) *pool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pool
+	if fault == nil {
+		fault = s.cfg.fault(ReasonIO, "closed")
+	}
+	s.pool, s.fault = nil, fault
+	return p
+}
+
+func asFault(cfg PoolConfig, err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return cfg.fault(ReasonIO, "%v", err)
+}
+
+// Hold takes the one lock of a volume, ErrBusy if another operation has it.
+// Whoever mounts or unmounts a volume holds it, so that nobody deletes it
+// meanwhile.
+func (m *Manager) Hold(id volume.ID) (release func(), err error) { return m.locks.try(id) }
+
+// found is a volume in its pool, given to one operation until release.
+type found struct {
+	pool    *pool
+	entry   entry
+	release func()
+}
+
+// find looks for a volume in all pools. While a pool does not serve, a volume
+// that is found nowhere may be in it: the error is then ErrPoolUnavailable
+// and not ErrNotFound, which would let its data be forgotten.
+func (m *Manager) find(id volume.ID) (found, error) {
+	var away []error
+	for _, s := range m.slots {
+		p, release, err := s.use()
+		if err != nil {
+			away = append(away, err)
+			continue
+		}
+		e, err := p.records.get(id)
+		if err == nil {
+			return found{p, e, release}, nil
+		}
+		release()
+		if !errors.Is(err, volume.ErrNotFound) {
+			return found{}, fmt.Errorf("volume %s: %w", id, err)
+		}
+	}
+	for _, r := range m.opts.Config.Refused {
+		if r.Reason != ReasonDuplicate {
+			away = append(away, fmt.Errorf("pool %s: %w: %w", r.Name, volume.ErrPoolUnavailable, r))
+		}
+	}
+	if len(away) > 0 {
+		return found{}, fmt.Errorf("volume %s is in no pool that serves, and may be in one that does not: %w", id, errors.Join(away...))
+	}
+	return found{}, fmt.Errorf("volume %s: %w", id, volume.ErrNotFound)
+}
+
+// findReady finds a volume that may be used.
+func (m *Manager) findReady(id volume.ID) (found, error) {
+	f, err := m.find(id)
+	if err != nil {
+		return found{}, err
+	}
+	switch {
+	case f.entry.broken != "":
+		err = fmt.Errorf("volume %s: %w (%s)", id, errIncomplete, f.entry.broken)
+	case f.entry.State != ready:
+		err = fmt.Errorf("volume %s is %s: %w", id, f.entry.State, volume.ErrNotFound)
+	}
+	if err != nil {
+		f.release()
+		return found{}, err
+	}
+	return f, nil
+}
+
+// Get returns a volume; ErrNotFound without a record, and while it is being
+// made or deleted.
+func (m *Manager) Get(_ context.Context, id volume.ID) (volume.Volume, error) {
+	f, err := m.findReady(id)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	defer f.release()
+	return f.entry.volume(f.pool.node), nil
+}
+
+// List returns the volumes of all pools that serve, sorted by ID.
+func (m *Manager) List(context.Context) ([]volume.Volume, error) {
+	var out []volume.Volume
+	err := m.each(func(p *pool, e entry) {
+		out = append(out, e.volume(p.node))
+	})
+	slices.SortFunc(out, func(a, b volume.Volume) int { return cmp.Compare(a.ID, b.ID) })
+	return out, err
+}
+
+// Exposed lists the volumes that are kept at a path of their own, sorted by ID.
+func (m *Manager) Exposed(context.Context) ([]volume.ID, error) {
+	var out []volume.ID
+	err := m.each(func(_ *pool, e entry) {
+		if e.Exposed {
+			out = append(out, e.Spec.ID)
+		}
+	})
+	slices.Sort(out)
+	return out, err
+}
+
+// each calls do with every volume that may be used.
+func (m *Manager) each(do func(*pool, entry)) error {
+	for _, s := range m.slots {
+		p, release, err := s.use()
+		if err != nil {
+			continue // its status says why
+		}
+		entries, err := p.records.all()
+		release()
+		if err != nil {
+			return fmt.Errorf("pool %s: %w", s.cfg.Name, err)
+		}
+		for _, e := range entries {
+			if e.broken == "" && e.State == ready {
+				do(p, e)
+			}
+		}
+	}
+	return nil
+}
+
+// Attach makes a volume ready to mount and says what to mount. The caller
+// holds the volume.
+func (m *Manager) Attach(ctx context.Context, id volume.ID) (backend.Source, error) {
+	f, err := m.findReady(id)
+	if err != nil {
+		return backend.Source{}, err
+	}
+	defer f.release()
+	return f.pool.backend.Attach(ctx, id)
+}
+
+// Detach undoes Attach. The caller holds the volume. A volume without a
+// record is no error.
+func (m *Manager) Detach(ctx context.Context, id volume.ID) error {
+	f, err := m.find(id)
+	if errors.Is(err, volume.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	return f.pool.backend.Detach(ctx, id)
+}
+
+// Usage counts a volume alone. mountedAt is where its filesystem is mounted,
+// "" if it is not.
+func (m *Manager) Usage(ctx context.Context, id volume.ID, mountedAt string) (volume.Usage, error) {
+	f, err := m.findReady(id)
+	if err != nil {
+		return volume.Usage{}, err
+	}
+	defer f.release()
+	return f.pool.backend.Usage(ctx, id, mountedAt)
+}
+
+// SetExposed records whether a volume is kept at a path of its own. The
+// caller holds the volume.
+func (m *Manager) SetExposed(_ context.Context, id volume.ID, exposed bool) error {
+	f, err := m.findReady(id)
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	if f.entry.Exposed == exposed {
+		return nil
+	}
+	r := f.entry.record
+	r.Exposed = exposed
+	return f.pool.records.put(r)
+}
+
+// names lists pools for a message.
+func (m *Manager) names() string {
+	var out []string
+	for _, s := range m.slots {
+		out = append(out, s.cfg.Name)
+	}
+	return strings.Join(out, ", ")
+}

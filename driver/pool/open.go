@@ -1,0 +1,243 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/host/filelock"
+	"github.com/plinth-csi/plinth/driver/host/mount"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// OpenBackend opens a backend over a pool's path, as the pool's configuration
+// says. An error that wraps volume.ErrUnsupported means that the filesystem
+// there cannot carry it; nothing was written then.
+type OpenBackend func(ctx context.Context, cfg PoolConfig) (backend.Opened, error)
+
+// pool is an open pool. Its configuration, marker and backend do not change.
+type pool struct {
+	cfg     PoolConfig
+	node    string // where its volumes live; "" for a shared pool
+	cluster string
+	log     *slog.Logger
+	root    *os.Root
+	guard   guard
+	kind    string // the backend's name
+	backend backend.Opened
+	records *store
+	lock    *os.File // open for as long as the pool is; locked if it has one owner
+
+	reserving sync.Mutex          // held while bytes are promised, never during slow work
+	pending   map[volume.ID]int64 // all that is promised to volumes whose record does not tell it yet
+
+	uses     sync.WaitGroup
+	problems problems
+}
+
+// open opens a pool, sets it up if it is new, and finishes or undoes what a
+// cut left. known is the UUID that was served at that path before, or "".
+func (m *Manager) open(ctx context.Context, cfg PoolConfig, known string) (*pool, *Fault) {
+	if fault := checkPath(cfg); fault != nil {
+		return nil, fault
+	}
+	root, err := os.OpenRoot(cfg.Path)
+	if err != nil {
+		return nil, cfg.fault(ReasonIO, "%v", err)
+	}
+	p := &pool{
+		cfg: cfg, cluster: m.opts.ClusterID, root: root, pending: map[volume.ID]int64{},
+		log: m.opts.Log.With(logPool, cfg.Name),
+	}
+	if !cfg.Shared {
+		p.node = m.opts.Node
+	}
+	fault := p.start(ctx, m.opts, known)
+	if fault != nil {
+		p.close()
+		return nil, fault
+	}
+	return p, nil
+}
+
+// start does the part of opening that may leave something to close.
+func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
+	m, err := readMarker(p.root)
+	found := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return p.cfg.fault(ReasonForeign, "%v; nothing was touched", err)
+	}
+	fresh, fault := decide(p.cfg, m, found, known)
+	if fault != nil {
+		return fault
+	}
+	if fresh && hasRecords(p.root) {
+		return p.cfg.fault(ReasonNoMarker, "%s has records of volumes and no marker; put %s back from a backup", p.cfg.Path, markerFile)
+	}
+	if fault := p.takeLock(); fault != nil {
+		return fault
+	}
+	if fault := p.openBackend(ctx, opts.Backends, m.Backend); fault != nil {
+		return fault
+	}
+	if fresh {
+		if m, err = newMarker(p.root, p.cfg.Name, p.kind); err != nil {
+			return p.cfg.fault(ReasonIO, "the marker cannot be written: %v", err)
+		}
+		p.log.Info("pool set up", logUUID, m.UUID, logBackend, p.kind)
+	}
+	id, err := identify(p.root)
+	if err != nil {
+		return p.cfg.fault(ReasonIO, "%v", err)
+	}
+	p.guard = guard{path: p.cfg.Path, id: id, uuid: m.UUID}
+	step := opts.step
+	if step == nil {
+		step = func(string) error { return nil }
+	}
+	if p.records, err = openStore(p.root, p.cfg.Shared, step); err == nil {
+		err = p.records.sweep()
+	}
+	if err != nil {
+		return p.cfg.fault(ReasonIO, "%v", err)
+	}
+	p.recover(ctx)
+	return nil
+}
+
+// checkPath looks at the path before anything there is opened.
+func checkPath(cfg PoolConfig) *Fault {
+	fi, err := os.Lstat(cfg.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cfg.fault(ReasonMissing, "path %s does not exist; mount the disk there, or make the directory", cfg.Path)
+	}
+	if err != nil {
+		return cfg.fault(ReasonIO, "%v", err)
+	}
+	resolved, err := filepath.EvalSymlinks(cfg.Path)
+	if err != nil {
+		return cfg.fault(ReasonIO, "%v", err)
+	}
+	if resolved != cfg.Path {
+		return cfg.fault(ReasonSymlink, "path %s goes through a symlink; write %s", cfg.Path, resolved)
+	}
+	if !fi.IsDir() {
+		return cfg.fault(ReasonNotDir, "path %s is not a directory", cfg.Path)
+	}
+	if !cfg.RequireMount {
+		return nil
+	}
+	m, err := mount.PoolMount(cfg.Path)
+	if err != nil {
+		return cfg.fault(ReasonIO, "%v", err)
+	}
+	if !ownMount(m, fi) {
+		return cfg.fault(ReasonNotMounted, "nothing is mounted at %s; mount the disk there, or set requireMount: false to keep the pool on the filesystem of %s", cfg.Path, m.Point)
+	}
+	return nil
+}
+
+// ownMount reports whether a filesystem is mounted at the path on the host.
+// In a container every hostPath is a mount point: a bind of a plain directory
+// of the host shows, as the root of the mount, that directory's path within
+// its filesystem, which ends the host's path of it. The path of a btrfs
+// subvolume looks alike; its inode number tells it from a directory.
+func ownMount(m mount.Pool, fi fs.FileInfo) bool {
+	if !m.IsMountPoint {
+		return false
+	}
+	if m.Root == "/" || !strings.HasSuffix(m.Point, m.Root) {
+		return true
+	}
+	id, err := identityOf(fi)
+	return err == nil && m.FSType == "btrfs" && id.ino == btrfsSubvolumeInode
+}
+
+// btrfsSubvolumeInode is the inode of the top of every subvolume
+// (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
+const btrfsSubvolumeInode = 256
+
+// takeLock opens the lock file. A pool with one owner is locked for as long as
+// its process lives; in a shared one every operation locks what it needs.
+func (p *pool) takeLock() *Fault {
+	err := p.root.MkdirAll(recordsDir, 0o700)
+	if err == nil {
+		p.lock, err = p.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err == nil && !p.cfg.Shared {
+		err = filelock.Try(p.lock, filelock.Whole)
+	}
+	if errors.Is(err, filelock.ErrHeld) {
+		return p.cfg.fault(ReasonLocked, "another plinth serves the pool now; this one takes over when that one ends")
+	}
+	if err != nil {
+		return p.cfg.fault(ReasonIO, "%v", err)
+	}
+	return nil
+}
+
+// openBackend opens the backend that the marker names, or the configured one,
+// or the first that enforces capacity there.
+func (p *pool) openBackend(ctx context.Context, known map[string]OpenBackend, marked string) *Fault {
+	candidates := []string{marked}
+	switch {
+	case marked != "":
+	case p.cfg.Backend != BackendAuto:
+		candidates = []string{p.cfg.Backend}
+	case p.cfg.Shared:
+		candidates = []string{BackendDirectory}
+	default:
+		candidates = []string{BackendBtrfs, BackendDirectory, BackendImage}
+	}
+	var refusals []string
+	for _, kind := range candidates {
+		open, ok := known[kind]
+		if !ok {
+			return p.cfg.fault(ReasonConfig, "this plinth has no backend %s", kind)
+		}
+		b, err := open(ctx, p.cfg)
+		if err == nil {
+			p.backend, p.kind = b, kind
+			return nil
+		}
+		refusals = append(refusals, fmt.Sprintf("%s: %v", kind, err))
+		if !errors.Is(err, volume.ErrUnsupported) {
+			break
+		}
+	}
+	out := strings.Join(refusals, "; ")
+	if p.cfg.Backend == BackendAuto && p.cfg.Shared {
+		out += "; a shared pool without project quotas needs backend: directory and quota: none, which limits no volume"
+	}
+	return p.cfg.fault(ReasonBackend, "no backend can serve %s: %s", p.cfg.Path, out)
+}
+
+// hasRecords reports whether there is any file among the records.
+func hasRecords(root *os.Root) bool {
+	entries, err := fs.ReadDir(root.FS(), recordsDir)
+	return err == nil && len(entries) > 0
+}
+
+// close waits for operations under way and lets go of everything. Volumes
+// stay mounted and attached.
+func (p *pool) close() {
+	p.uses.Wait()
+	var errs []error
+	if p.backend != nil {
+		errs = append(errs, p.backend.Close())
+	}
+	if p.lock != nil {
+		errs = append(errs, p.lock.Close())
+	}
+	errs = append(errs, p.root.Close())
+	if err := errors.Join(errs...); err != nil {
+		p.log.Warn("close pool", logError, err)
+	}
+}

@@ -1,0 +1,380 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// Create makes a volume, resumes one that was cut, or finds the one of that
+// name; ErrExists if that has other properties. ErrNoCapacity says which pool
+// had how much.
+func (m *Manager) Create(ctx context.Context, req volume.Request) (volume.Volume, error) {
+	req, err := complete(req)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	release, err := m.Hold(req.ID)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	defer release()
+	v, err := m.create(ctx, req)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("create volume %s: %w", req.ID, err)
+	}
+	return v, nil
+}
+
+// complete fills in and checks what every request has.
+func complete(req volume.Request) (volume.Request, error) {
+	if req.ID == "" {
+		req.ID = volume.IDForName(req.Name)
+	}
+	_, err := volume.ParseID(string(req.ID))
+	switch {
+	case err != nil:
+	case req.Name == "":
+		err = fmt.Errorf("%w: volume %s has no name", volume.ErrInvalid, req.ID)
+	case req.Size <= 0 || req.LimitBytes < 0 || req.LimitBytes > 0 && req.LimitBytes < req.Size:
+		err = fmt.Errorf("%w: volume %s of %d to %d bytes", volume.ErrInvalid, req.ID, req.Size, req.LimitBytes)
+	case req.Mode != volume.Filesystem && req.Mode != volume.Block:
+		err = fmt.Errorf("%w: volume %s of mode %q; the modes are %s and %s", volume.ErrInvalid, req.ID, req.Mode, volume.Filesystem, volume.Block)
+	case req.Mode == volume.Block && req.FSType != "":
+		err = fmt.Errorf("%w: volume %s is a block device and has no filesystem %q", volume.ErrInvalid, req.ID, req.FSType)
+	}
+	return req, err
+}
+
+func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume, error) {
+	for _, s := range m.slots {
+		p, release, err := s.use()
+		if err != nil {
+			continue
+		}
+		v, found, err := m.existing(ctx, p, req)
+		release()
+		if found || err != nil {
+			return v, err
+		}
+	}
+	candidates, err := m.candidates(ctx, req)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	for _, c := range candidates {
+		var v volume.Volume
+		v, err = m.createIn(ctx, c.slot, req)
+		if !errors.Is(err, volume.ErrNoCapacity) {
+			return v, err
+		}
+	}
+	return volume.Volume{}, err
+}
+
+// existing looks in one pool for the volume that a request names. One that
+// nobody was told of yet is resumed if it is what is asked for now, and undone
+// if it is not.
+func (m *Manager) existing(ctx context.Context, p *pool, req volume.Request) (volume.Volume, bool, error) {
+	unlock, err := p.lockVolume(req.ID)
+	if err != nil {
+		return volume.Volume{}, false, err
+	}
+	defer unlock()
+	e, err := p.records.get(req.ID)
+	if errors.Is(err, volume.ErrNotFound) {
+		return volume.Volume{}, false, nil
+	}
+	if err != nil {
+		return volume.Volume{}, false, err
+	}
+	if e.broken != "" {
+		return volume.Volume{}, true, fmt.Errorf("%w (%s)", errIncomplete, e.broken)
+	}
+	differs := m.differs(p, e.record, req)
+	switch {
+	case e.State == ready:
+		return e.volume(p.node), true, differs
+	case e.State == creating && differs == nil:
+		r, err := p.create(ctx, e.record)
+		return r.volume(p.node), true, err
+	}
+	return volume.Volume{}, false, p.destroy(ctx, e.record)
+}
+
+// differs says in what a volume is not what a request describes.
+func (m *Manager) differs(p *pool, r record, req volume.Request) error {
+	says := func(what string, has, asked any) error {
+		return fmt.Errorf("%w: it has the %s %v, asked is %v", volume.ErrExists, what, has, asked)
+	}
+	pools := splitNames(req.Pool)
+	switch {
+	case r.Name != req.Name:
+		return says("name", r.Name, req.Name)
+	case r.Cluster != "" && m.opts.ClusterID != "" && r.Cluster != m.opts.ClusterID:
+		return says("cluster", r.Cluster, m.opts.ClusterID)
+	case r.Spec.Size < req.Size || req.LimitBytes > 0 && r.Spec.Size > req.LimitBytes:
+		return says("size", r.Spec.Size, fmt.Sprintf("%d to %d", req.Size, req.LimitBytes))
+	case r.Spec.Mode != req.Mode:
+		return says("mode", r.Spec.Mode, req.Mode)
+	case req.FSType != "" && r.Spec.FSType != req.FSType:
+		return says("filesystem", r.Spec.FSType, req.FSType)
+	case r.Spec.Thick != req.Thick:
+		return says("thick provisioning", r.Spec.Thick, req.Thick)
+	case len(pools) > 0 && !slices.Contains(pools, p.cfg.Name):
+		return says("pool", p.cfg.Name, req.Pool)
+	case p.node != "" && len(req.Nodes) > 0 && !slices.Contains(req.Nodes, p.node):
+		return says("node", p.node, strings.Join(req.Nodes, ", "))
+	case !p.cfg.Shared && slices.ContainsFunc(req.AccessModes, multiNode):
+		return says("access modes of one node and not", "a shared pool", req.AccessModes)
+	}
+	return nil
+}
+
+// createIn makes a volume in one pool.
+func (m *Manager) createIn(ctx context.Context, s *slot, req volume.Request) (volume.Volume, error) {
+	p, release, err := s.use()
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	defer release()
+	unlock, err := p.lockVolume(req.ID)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	defer unlock()
+	if a := p.backend.Abilities(); req.Mode == volume.Filesystem && req.FSType == "" && len(a.FSTypes) > 0 {
+		req.FSType = a.FSTypes[0]
+	}
+	r, err := p.create(ctx, p.newRecord(req))
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return r.volume(p.node), nil
+}
+
+// candidate is a pool that could serve a request.
+type candidate struct {
+	slot       *slot
+	space      volume.Space
+	enforced   bool
+	configured int // its place in the file
+}
+
+// candidates are the pools that could serve a request, the one with most
+// space first. Without any, the error is that of the pool that came closest:
+// an unknown name before a fault, a fault before a property that no pool has,
+// that before a size.
+func (m *Manager) candidates(ctx context.Context, req volume.Request) ([]candidate, error) {
+	asked := splitNames(req.Pool)
+	var out []candidate
+	var refusals []error
+	for _, name := range asked {
+		if !slices.ContainsFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name }) {
+			refusals = append(refusals, m.noPool(name))
+		}
+	}
+	for i, s := range m.slots {
+		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
+			continue
+		}
+		c, err := m.candidate(ctx, s, req)
+		if err == nil && req.Size > 0 && c.space.Max < req.Size {
+			err = tooLarge(s.cfg.Name, c, req)
+		}
+		if err != nil {
+			refusals = append(refusals, err)
+			continue
+		}
+		c.configured = i
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, sum(refusals)
+	}
+	slices.SortFunc(out, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.space.Available, a.space.Available), cmp.Compare(a.configured, b.configured))
+	})
+	return out, nil
+}
+
+func tooLarge(name string, c candidate, req volume.Request) error {
+	return fmt.Errorf("%w: pool %s: %d bytes asked, %d available, the largest volume has %d", volume.ErrNoCapacity, name, req.Size, c.space.Available, c.space.Max)
+}
+
+// noPool is the error for a name that no usable pool has.
+func (m *Manager) noPool(name string) error {
+	for _, r := range m.opts.Config.Refused {
+		if r.Name == name {
+			return fmt.Errorf("%w: pool %s: %w", volume.ErrPoolUnavailable, name, r)
+		}
+	}
+	return fmt.Errorf("%w: no pool %.63q on node %s; the pools are %s", volume.ErrInvalid, name, m.opts.Node, m.names())
+}
+
+// candidate checks one pool against all of a request but the size that is
+// free now.
+func (m *Manager) candidate(ctx context.Context, s *slot, req volume.Request) (candidate, error) {
+	p, release, err := s.use()
+	if err != nil {
+		return candidate{}, err
+	}
+	defer release()
+	if err := p.serves(p.backend.Abilities(), req); err != nil {
+		return candidate{}, err
+	}
+	if p.node != "" && len(req.Nodes) > 0 && !slices.Contains(req.Nodes, p.node) {
+		return candidate{}, fmt.Errorf("%w: pool %s is on node %s, asked are %s", volume.ErrNoCapacity, s.cfg.Name, p.node, strings.Join(req.Nodes, ", "))
+	}
+	g, err := p.survey(ctx)
+	if err != nil {
+		return candidate{}, err
+	}
+	if c := g.capacity; req.Size > 0 && (c.MaxVolume > 0 && req.Size > c.MaxVolume || req.LimitBytes > 0 && req.LimitBytes < c.MinVolume) {
+		return candidate{}, fmt.Errorf("%w: pool %s makes volumes of %d to %d bytes, asked are %d", volume.ErrOutOfRange, s.cfg.Name, c.MinVolume, c.MaxVolume, req.Size)
+	}
+	promised, err := p.promisedNow()
+	if err != nil {
+		return candidate{}, err
+	}
+	room := available(s.cfg, g, promised)
+	return candidate{slot: s, enforced: g.capacity.Enforced, space: volume.Space{
+		Available: room, Max: largest(g, room), Min: g.capacity.MinVolume,
+	}}, nil
+}
+
+// serves checks mode, filesystem and access modes.
+func (p *pool) serves(a backend.Abilities, req volume.Request) error {
+	switch {
+	case req.Mode != "" && !slices.Contains(a.Modes, req.Mode):
+		return fmt.Errorf("%w: pool %s (%s) makes no %s volumes; the modes are %v", volume.ErrUnsupported, p.cfg.Name, p.kind, req.Mode, a.Modes)
+	case req.FSType != "" && len(a.FSTypes) == 0:
+		return fmt.Errorf("%w: pool %s (%s) gives directories, no filesystem %.20q of their own; leave csi.storage.k8s.io/fstype out or use a pool of images", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType)
+	case req.FSType != "" && !slices.Contains(a.FSTypes, req.FSType):
+		return fmt.Errorf("%w: pool %s (%s) makes no filesystem %.20q; those it makes are %s", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType, strings.Join(a.FSTypes, ", "))
+	}
+	if i := slices.IndexFunc(req.AccessModes, multiNode); i >= 0 && !p.cfg.Shared {
+		return fmt.Errorf("%w: pool %s is of one node and cannot serve %s; ask for ReadWriteOnce or ReadWriteOncePod, or use a shared pool", volume.ErrUnsupported, p.cfg.Name, req.AccessModes[i])
+	}
+	return nil
+}
+
+// Delete removes a volume and returns once its bytes are free. One that is
+// not there is no error, but if a pool does not serve the volume may be in it
+// and the error is ErrPoolUnavailable; see DeleteIn.
+func (m *Manager) Delete(ctx context.Context, id volume.ID) error {
+	return m.remove(ctx, id, func() (found, error) { return m.find(id) })
+}
+
+// DeleteIn is Delete for a caller that knows the pool: the state of the
+// others does not matter then. ErrInvalid without such a pool.
+func (m *Manager) DeleteIn(ctx context.Context, name string, id volume.ID) error {
+	return m.remove(ctx, id, func() (found, error) {
+		i := slices.IndexFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name })
+		if i < 0 {
+			return found{}, m.noPool(name)
+		}
+		p, release, err := m.slots[i].use()
+		if err != nil {
+			return found{}, err
+		}
+		e, err := p.records.get(id)
+		if err != nil {
+			release()
+		}
+		return found{p, e, release}, err
+	})
+}
+
+func (m *Manager) remove(ctx context.Context, id volume.ID, find func() (found, error)) error {
+	release, err := m.Hold(id)
+	if err != nil {
+		return fmt.Errorf("delete volume: %w", err)
+	}
+	defer release()
+	f, err := find()
+	if errors.Is(err, volume.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete volume: %w", err)
+	}
+	defer f.release()
+	unlock, err := f.pool.lockVolume(id)
+	if err != nil {
+		return fmt.Errorf("delete volume: %w", err)
+	}
+	defer unlock()
+	return f.pool.delete(ctx, f.entry)
+}
+
+// Expand grows a volume to size bytes. One that has them already is returned
+// as it is.
+func (m *Manager) Expand(ctx context.Context, id volume.ID, size int64) (volume.Volume, error) {
+	release, err := m.Hold(id)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("expand volume: %w", err)
+	}
+	defer release()
+	f, err := m.findReady(id)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("expand volume: %w", err)
+	}
+	defer f.release()
+	unlock, err := f.pool.lockVolume(id)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("expand volume: %w", err)
+	}
+	defer unlock()
+	r, err := f.pool.expand(ctx, f.entry.record, size)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return r.volume(f.pool.node), nil
+}
+
+func multiNode(m volume.AccessMode) bool {
+	return m == volume.ReadWriteMany || m == volume.ReadOnlyMany
+}
+
+// splitNames reads a list of names with commas.
+func splitNames(list string) []string {
+	var out []string
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// sum makes one error of what every pool said. Its kind is the first of this
+// order that is among them; the others are text.
+func sum(refusals []error) error {
+	if len(refusals) == 0 {
+		return fmt.Errorf("%w: this node has no pools", volume.ErrNoCapacity)
+	}
+	for _, kind := range []error{volume.ErrInvalid, volume.ErrNoCapacity, volume.ErrPoolUnavailable, volume.ErrOutOfRange, volume.ErrUnsupported} {
+		i := slices.IndexFunc(refusals, func(err error) bool { return errors.Is(err, kind) })
+		if i < 0 {
+			continue
+		}
+		var others []string
+		for j, err := range refusals {
+			if j != i {
+				others = append(others, err.Error())
+			}
+		}
+		if len(others) == 0 {
+			return refusals[i]
+		}
+		return fmt.Errorf("%w; %s", refusals[i], strings.Join(others, "; "))
+	}
+	return errors.Join(refusals...)
+}

@@ -1,0 +1,115 @@
+package pool
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// recordVersion is the version of the records that this code writes and
+// reads. A field is only ever added together with a new version, so that an
+// older plinth leaves alone what it does not understand.
+const recordVersion = 1
+
+// state is where a volume is in its life.
+type state string
+
+const (
+	creating state = "creating" // promised space; nobody was told that it exists
+	ready    state = "ready"
+	deleting state = "deleting" // nobody may use it; its bytes may be there
+)
+
+// record is the file that says what a volume is.
+type record struct {
+	Version     int                 `json:"version"`
+	State       state               `json:"state"`
+	Spec        volume.Spec         `json:"spec"`
+	GrowTo      int64               `json:"growTo,omitempty"` // bytes promised to a growth that is under way
+	Name        string              `json:"name"`
+	Pool        string              `json:"pool"`
+	AccessModes []volume.AccessMode `json:"accessModes,omitempty"`
+	Labels      map[string]string   `json:"labels,omitempty"`
+	Cluster     string              `json:"clusterID,omitempty"`
+	Exposed     bool                `json:"exposed,omitempty"` // kept at a path of its own for a local or hostPath volume
+	CreatedAt   time.Time           `json:"createdAt"`
+}
+
+// reserved is how many bytes of the pool the volume has been promised.
+func (r record) reserved() int64 { return max(r.Spec.Size, r.GrowTo) }
+
+// entry is a record as it was found on disk.
+type entry struct {
+	record
+	// broken is why the record cannot be used; the volume then keeps what of
+	// its reservation could be read and is left alone.
+	broken string
+}
+
+func encodeRecord(r record) ([]byte, error) {
+	r.Version = recordVersion
+	data, err := json.MarshalIndent(r, "", "  ")
+	return append(data, '\n'), err
+}
+
+// decodeRecord reads the record of a volume. It never fails: what is wrong
+// makes the entry broken.
+func decodeRecord(id volume.ID, data []byte) entry {
+	var r record
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&r)
+	if err == nil {
+		err = r.check(id)
+	}
+	if _, more := dec.Token(); err == nil && !errors.Is(more, io.EOF) {
+		err = errors.New("there is more after the record")
+	}
+	if err == nil {
+		return entry{record: r}
+	}
+	return entry{record: salvage(id, data), broken: err.Error()}
+}
+
+func (r record) check(id volume.ID) error {
+	switch {
+	case r.Version != recordVersion:
+		return fmt.Errorf("version %d, and this plinth knows version %d", r.Version, recordVersion)
+	case r.Spec.ID != id:
+		return fmt.Errorf("it is the record of volume %.80q", string(r.Spec.ID))
+	case r.State != creating && r.State != ready && r.State != deleting:
+		return fmt.Errorf("unknown state %.40q", string(r.State))
+	case r.Spec.Size <= 0 || r.GrowTo < 0:
+		return fmt.Errorf("sizes %d and %d", r.Spec.Size, r.GrowTo)
+	case r.Spec.Mode != volume.Filesystem && r.Spec.Mode != volume.Block:
+		return fmt.Errorf("unknown mode %.40q", string(r.Spec.Mode))
+	case r.Name == "" || r.Pool == "":
+		return errors.New("no name or no pool")
+	}
+	return nil
+}
+
+// salvage reads the promised bytes of a record that is otherwise of no use.
+func salvage(id volume.ID, data []byte) record {
+	var partial struct {
+		Spec struct {
+			Size int64 `json:"size"`
+		} `json:"spec"`
+		GrowTo int64 `json:"growTo"`
+	}
+	_ = json.Unmarshal(data, &partial) // what could not be read stays zero
+	return record{Spec: volume.Spec{ID: id, Size: max(0, partial.Spec.Size)}, GrowTo: max(0, partial.GrowTo)}
+}
+
+// volume is the record as others see it.
+func (r record) volume(node string) volume.Volume {
+	return volume.Volume{
+		Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: node,
+		AccessModes: r.AccessModes, Labels: r.Labels, CreatedAt: r.CreatedAt,
+	}
+}

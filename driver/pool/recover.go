@@ -1,0 +1,136 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// problems is what is wrong with volumes of a pool that serves: one line per
+// volume or file, shown in the pool's status.
+type problems struct {
+	mu    sync.Mutex
+	lines map[string]string
+}
+
+func (p *problems) set(about, line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lines == nil {
+		p.lines = map[string]string{}
+	}
+	p.lines[about] = line
+}
+
+func (p *problems) clear(about string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.lines, about)
+}
+
+// shown bounds how many problems a status message spells out.
+const shown = 3
+
+func (p *problems) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for _, about := range slices.Sorted(maps.Keys(p.lines)) {
+		if len(out) == shown {
+			out = append(out, fmt.Sprintf("and %d more", len(p.lines)-shown))
+			break
+		}
+		out = append(out, p.lines[about])
+	}
+	return strings.Join(out, "; ")
+}
+
+// recover finishes or undoes what a cut left. A volume that was being made is
+// undone: nobody was told of it, and whoever wants it asks again. One that was
+// being deleted is deleted, one that was growing grows. What fails keeps its
+// record and its reservation, is shown, and is tried again at the next start
+// or request. It never stops a pool from serving its other volumes.
+func (p *pool) recover(ctx context.Context) {
+	entries, err := p.records.all()
+	if err != nil {
+		p.problem("records", "the records cannot be read", err)
+		return
+	}
+	infos, err := p.backend.List(ctx)
+	if err != nil {
+		p.problem("volumes", "the volumes cannot be listed", err)
+		return
+	}
+	there := map[volume.ID]volume.Info{}
+	for _, i := range infos {
+		there[i.ID] = i
+	}
+	for _, e := range entries {
+		p.recoverOne(ctx, e, there)
+		delete(there, e.Spec.ID)
+	}
+	// What is left has no record: it may be anybody's. In a shared pool
+	// another node may be about to remove or to make it.
+	if !p.cfg.Shared {
+		for _, id := range slices.Sorted(maps.Keys(there)) {
+			p.problem("data "+string(id), fmt.Sprintf("volume %s has data and no record; it is left alone", id), nil)
+		}
+	}
+	for _, file := range p.records.strays {
+		p.problem("file "+file, fmt.Sprintf("%s is no record; it is left alone", file), nil)
+	}
+}
+
+func (p *pool) recoverOne(ctx context.Context, e entry, there map[volume.ID]volume.Info) {
+	id := e.Spec.ID
+	if e.broken != "" {
+		p.problem(string(id), fmt.Sprintf("volume %s is unavailable and is left alone: its record cannot be used (%s)", id, e.broken), nil)
+		return
+	}
+	if e.State == ready && e.GrowTo == 0 {
+		if _, ok := there[id]; !ok {
+			p.problem(string(id), fmt.Sprintf("volume %s has a record and no data; restore the data, or delete the volume", id), nil)
+		}
+		return
+	}
+	release, err := p.lockVolume(id)
+	if errors.Is(err, volume.ErrBusy) {
+		return // another node is at work on it
+	}
+	if err == nil {
+		defer release()
+		if e, err = p.records.get(id); err == nil && e.broken == "" { // as it is now that nobody else changes it
+			err = p.finish(ctx, e.record)
+		}
+	}
+	if err != nil && !errors.Is(err, volume.ErrNotFound) {
+		p.problem(string(id), fmt.Sprintf("volume %s (%s): unfinished work failed", id, e.State), err)
+	}
+}
+
+// finish ends what a record says is under way.
+func (p *pool) finish(ctx context.Context, r record) error {
+	p.log.Info("finishing what was cut", logVolume, r.Spec.ID, logState, string(r.State))
+	switch {
+	case r.State == ready && r.GrowTo > 0:
+		_, err := p.grow(ctx, r)
+		return err
+	case r.State == ready:
+		return nil
+	}
+	return p.destroy(ctx, r)
+}
+
+func (p *pool) problem(about, line string, err error) {
+	if err != nil {
+		line += ": " + err.Error()
+	}
+	p.problems.set(about, line)
+	p.log.Warn("problem in pool", logProblem, line)
+}

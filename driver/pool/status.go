@@ -1,0 +1,124 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// Pools is the state of every pool of the file, in its order, each under a
+// name of its own: a pool whose name another has, or that has none, is called
+// by its line.
+func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
+	type line struct {
+		number int
+		status volume.PoolStatus
+	}
+	var lines []line
+	taken := map[string]bool{}
+	for _, s := range m.slots {
+		taken[s.cfg.Name] = true
+		lines = append(lines, line{s.cfg.Line, s.status(ctx)})
+	}
+	for _, r := range m.opts.Config.Refused {
+		name := r.Name
+		if name == "" {
+			name = fmt.Sprintf("(line %d)", r.Line)
+		} else if taken[name] {
+			name = fmt.Sprintf("%s (line %d)", name, r.Line)
+		}
+		taken[name] = true
+		lines = append(lines, line{r.Line, volume.PoolStatus{
+			Name: name, Path: r.Path, State: volume.PoolUnavailable, Reason: r.Reason, Message: r.Error(),
+		}})
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.number, b.number) })
+	out := make([]volume.PoolStatus, 0, len(lines))
+	for _, l := range lines {
+		out = append(out, l.status)
+	}
+	return out
+}
+
+func (s *slot) status(ctx context.Context) volume.PoolStatus {
+	st := volume.PoolStatus{Name: s.cfg.Name, Path: s.cfg.Path, Shared: s.cfg.Shared, State: volume.PoolUnavailable}
+	p, release, err := s.use()
+	if err != nil {
+		fault := asFault(s.cfg, err)
+		st.Reason, st.Message = fault.Reason, fault.text()
+		s.mu.Lock()
+		st.UUID = s.known // so that whoever reports it does not forget it
+		s.mu.Unlock()
+		return st
+	}
+	defer release()
+	st.Backend, st.UUID = p.kind, p.guard.uuid
+	a := p.backend.Abilities()
+	st.Modes, st.FSTypes = a.Modes, a.FSTypes
+	if err := p.measure(ctx, &st); err != nil {
+		st.Reason, st.Message = ReasonIO, err.Error()
+		return st
+	}
+	st.State = volume.PoolReady
+	if st.Message = p.problems.String(); st.Message != "" {
+		st.Reason = "Problems"
+	}
+	return st
+}
+
+// measure fills in the sizes of a pool.
+func (p *pool) measure(ctx context.Context, st *volume.PoolStatus) error {
+	g, err := p.survey(ctx)
+	if err != nil {
+		return err
+	}
+	promised, err := p.promisedNow()
+	if err != nil {
+		return err
+	}
+	entries, err := p.records.all()
+	if err != nil {
+		return err
+	}
+	st.Total, st.Enforced, st.Volumes = g.capacity.Total, g.capacity.Enforced, len(entries)
+	st.Reserved, st.Available = promised, available(p.cfg, g, promised)
+	st.MaxVolume = largest(g, st.Available)
+	return nil
+}
+
+// promisedNow is promised for somebody who only asks.
+func (p *pool) promisedNow() (int64, error) {
+	p.reserving.Lock()
+	defer p.reserving.Unlock()
+	return p.promised()
+}
+
+// Space says what could be provisioned now for such a request; its name and
+// size do not matter. It is an error only if the request could never be met
+// here for a reason that is not space.
+func (m *Manager) Space(ctx context.Context, req volume.Request) (volume.Space, error) {
+	req.Size, req.LimitBytes = 0, 0
+	var total volume.Space
+	asked := splitNames(req.Pool)
+	for _, s := range m.slots {
+		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
+			continue
+		}
+		c, err := m.candidate(ctx, s, req)
+		if err != nil {
+			if ctx.Err() != nil {
+				return volume.Space{}, err
+			}
+			continue // this pool has no space for such a request
+		}
+		if total.Available == 0 || c.space.Min < total.Min {
+			total.Min = c.space.Min
+		}
+		total.Available += c.space.Available
+		total.Max = max(total.Max, c.space.Max)
+	}
+	return total, nil
+}

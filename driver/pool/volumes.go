@@ -1,0 +1,179 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/plinth-csi/plinth/driver/host/filelock"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// This file is what a pool does with one volume. The manager holds the
+// volume's lock while it calls, and has checked the pool's identity.
+
+// lockVolume keeps other nodes off a volume of a shared pool: a byte of the
+// pool's lock file stands for it (filelock.Key), locked until release, or
+// until this process or its machine ends. A pool with one owner needs no more
+// than the manager's own lock.
+func (p *pool) lockVolume(id volume.ID) (release func(), err error) {
+	if !p.cfg.Shared {
+		return func() {}, nil
+	}
+	// A lock belongs to an open file: each holder opens its own.
+	f, err := p.root.OpenFile(lockFile, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock volume %s: %w", id, err)
+	}
+	if err := filelock.Try(f, filelock.Key(string(id))); err != nil {
+		if errors.Is(err, filelock.ErrHeld) {
+			err = fmt.Errorf("another node works on it: %w", volume.ErrBusy)
+		}
+		return nil, errors.Join(fmt.Errorf("volume %s: %w", id, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil // closing is what unlocks
+}
+
+// create makes a volume or resumes one that was cut while it was made.
+func (p *pool) create(ctx context.Context, r record) (record, error) {
+	switch e, err := p.records.get(r.Spec.ID); {
+	case errors.Is(err, volume.ErrNotFound):
+		if err := p.vacant(ctx, r.Spec.ID); err != nil {
+			return record{}, err
+		}
+		if err := p.promise(ctx, r, r.Spec.Size); err != nil {
+			return record{}, err
+		}
+	case err != nil:
+		return record{}, err
+	case e.broken == "" && e.State == creating:
+		r = e.record // promised already; the sizes were compared by the caller
+	default:
+		return record{}, fmt.Errorf("volume %s is %s: %w", r.Spec.ID, e.State, volume.ErrBusy)
+	}
+	if _, err := p.backend.Ensure(ctx, r.Spec); err != nil {
+		return record{}, p.giveUp(ctx, r, err)
+	}
+	r.State = ready
+	if err := p.records.put(r); err != nil {
+		return record{}, err
+	}
+	return r, nil
+}
+
+// vacant refuses to make a volume over data that no record explains.
+func (p *pool) vacant(ctx context.Context, id volume.ID) error {
+	_, err := p.backend.Get(ctx, id)
+	if errors.Is(err, volume.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: pool %s has data of that ID and no record of it; move the data away", volume.ErrExists, p.cfg.Name)
+	}
+	return fmt.Errorf("create volume %s: %w", id, err)
+}
+
+// giveUp undoes a volume that could not be made. One that was only
+// interrupted stays as it is, to be resumed by the next request.
+func (p *pool) giveUp(ctx context.Context, r record, cause error) error {
+	if ctx.Err() != nil {
+		return cause
+	}
+	if err := p.destroy(ctx, r); err != nil {
+		return fmt.Errorf("%w (and what was begun could not be undone yet: %v)", cause, err)
+	}
+	return cause
+}
+
+// destroy removes a volume for good: record says so, bytes go, record goes.
+func (p *pool) destroy(ctx context.Context, r record) error {
+	id := r.Spec.ID
+	if r.State != deleting {
+		r.State = deleting
+		if err := p.records.put(r); err != nil {
+			return err
+		}
+	}
+	if err := p.backend.Remove(ctx, id); err != nil {
+		return fmt.Errorf("delete volume %s: %w", id, err)
+	}
+	if err := p.records.remove(id); err != nil {
+		return err
+	}
+	p.problems.clear(string(id))
+	return nil
+}
+
+// delete is destroy for a volume that somebody may be using; if so, it stays
+// what it was.
+func (p *pool) delete(ctx context.Context, e entry) error {
+	id := e.Spec.ID
+	if e.broken != "" {
+		return fmt.Errorf("delete volume %s: %w (%s)", id, errIncomplete, e.broken)
+	}
+	err := p.destroy(ctx, e.record)
+	if errors.Is(err, volume.ErrInUse) && e.State == ready {
+		return errors.Join(err, p.records.put(e.record))
+	}
+	return err
+}
+
+// expand grows a volume: first the promise is on disk, then the bytes are
+// there, then the record has the new size.
+func (p *pool) expand(ctx context.Context, r record, size int64) (record, error) {
+	if size <= r.Spec.Size {
+		return r, nil
+	}
+	c, err := p.backend.Capacity(ctx)
+	if err != nil {
+		return record{}, fmt.Errorf("expand volume %s: %w", r.Spec.ID, err)
+	}
+	if c.MaxVolume > 0 && size > c.MaxVolume {
+		return record{}, fmt.Errorf("expand volume %s: %w: pool %s makes volumes of up to %d bytes", r.Spec.ID, volume.ErrOutOfRange, p.cfg.Name, c.MaxVolume)
+	}
+	if size > r.GrowTo {
+		more := size - r.reserved()
+		r.GrowTo = size
+		if err := p.promise(ctx, r, more); err != nil {
+			return record{}, err
+		}
+	}
+	return p.grow(ctx, r)
+}
+
+// grow brings a volume to the size that its record promises. If the backend
+// refuses, the promise is taken back.
+func (p *pool) grow(ctx context.Context, r record) (record, error) {
+	spec := r.Spec
+	spec.Size = r.GrowTo
+	if _, err := p.backend.Ensure(ctx, spec); err != nil {
+		err = fmt.Errorf("expand volume %s: %w", r.Spec.ID, err)
+		if ctx.Err() == nil && p.stillSmall(ctx, r) {
+			r.GrowTo = 0
+			err = errors.Join(err, p.records.put(r))
+		}
+		return record{}, err
+	}
+	r.Spec.Size, r.GrowTo = spec.Size, 0
+	if err := p.records.put(r); err != nil {
+		return record{}, err
+	}
+	p.problems.clear(string(r.Spec.ID))
+	return r, nil
+}
+
+// stillSmall reports whether a failed growth has certainly taken no bytes.
+func (p *pool) stillSmall(ctx context.Context, r record) bool {
+	info, err := p.backend.Get(ctx, r.Spec.ID)
+	return err == nil && info.Size > 0 && info.Size < r.GrowTo
+}
+
+// newRecord is the record of a volume that is about to be made.
+func (p *pool) newRecord(req volume.Request) record {
+	return record{
+		State: creating, Spec: req.Spec, Name: req.Name, Pool: p.cfg.Name, AccessModes: req.AccessModes,
+		Labels: req.Labels, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
+	}
+}

@@ -1,8 +1,6 @@
 package placement
 
 import (
-	"strconv"
-
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
@@ -22,25 +20,6 @@ func Pools(n *v1alpha1.PlinthNode) []volume.PoolStatus {
 			s.Modes = append(s.Modes, volume.Mode(m))
 		}
 		out = append(out, s)
-	}
-	return out
-}
-
-// Newest finds, for each shared pool by UUID, the report that was written
-// last: nodes report the same filesystem at different times. A resource
-// version is comparable within one kind (KEP-5504).
-func Newest(nodes []*v1alpha1.PlinthNode) map[string]v1alpha1.PoolStatus {
-	out, at := map[string]v1alpha1.PoolStatus{}, map[string]uint64{}
-	for _, n := range nodes {
-		version, err := strconv.ParseUint(n.ResourceVersion, 10, 64)
-		if err != nil {
-			continue
-		}
-		for _, p := range n.Status.Pools {
-			if p.Shared && p.UUID != "" && p.State == string(volume.PoolReady) && version > at[p.UUID] {
-				out[p.UUID], at[p.UUID] = p, version
-			}
-		}
 	}
 	return out
 }

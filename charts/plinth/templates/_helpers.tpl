@@ -1,0 +1,65 @@
+{{/* The release's name, with the chart's unless it is in it. */}}
+{{- define "plinth.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "plinth.node" -}}{{ include "plinth.fullname" . }}-node{{- end -}}
+{{- define "plinth.controller" -}}{{ include "plinth.fullname" . }}-controller{{- end -}}
+
+{{/* What never changes between versions: for selectors. Call with (list . component). */}}
+{{- define "plinth.selectorLabels" -}}
+app.kubernetes.io/name: plinth
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* Labels of every object. Call with (list . component). */}}
+{{- define "plinth.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "plinth.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "plinth.image" -}}
+{{- $i := .Values.image -}}
+{{- with $i.registry }}{{ . }}/{{ end -}}
+{{- $i.repository -}}
+{{- if $i.digest }}@{{ $i.digest }}{{ else }}:{{ $i.tag | default .Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
+{{- define "plinth.poolsFile" -}}
+{{ toYaml (dict "pools" .Values.pools) }}
+{{- end -}}
+
+{{/*
+The host directories that the agent needs for its pools, as a JSON list. It is
+the parent of a pool's path that is mounted, so that the agent sees a mount
+come and go as the node does, and nothing is made where a disk is missing. A
+pool in Plinth's own directory is the exception: that directory is made. A
+directory below another one of the list is left out, because it is there with it.
+*/}}
+{{- define "plinth.poolMounts" -}}
+{{- $own := printf "%s/pools/" .Values.statePath -}}
+{{- $wanted := list -}}
+{{- range .Values.pools -}}
+  {{- $wanted = append $wanted (ternary .path (dir .path) (hasPrefix $own .path)) -}}
+{{- end -}}
+{{- $mounts := list -}}
+{{- range $path := $wanted | uniq | sortAlpha -}}
+  {{- $below := false -}}
+  {{- range $other := $wanted -}}
+    {{- if hasPrefix (printf "%s/" $other) $path }}{{ $below = true }}{{ end -}}
+  {{- end -}}
+  {{- if not $below }}{{ $mounts = append $mounts $path }}{{ end -}}
+{{- end -}}
+{{- toJson $mounts -}}
+{{- end -}}

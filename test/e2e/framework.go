@@ -351,8 +351,8 @@ func (e *env) describe(r kind, name string) string {
 	return b.String()
 }
 
-// sh runs a shell command in a pod and returns what it printed. The error
-// carries the output.
+// sh runs a shell command in a pod and returns its standard output. The error
+// carries all that it printed.
 func (e *env) sh(pod, script string) (string, error) {
 	url := e.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Command: []string{"sh", "-c", script}, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
@@ -362,9 +362,9 @@ func (e *env) sh(pod, script string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
-	var out bytes.Buffer
-	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &out}); err != nil {
-		return out.String(), fmt.Errorf("in pod %s: %s: %w\n%s", pod, script, err, &out)
+	var out, errs bytes.Buffer
+	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errs}); err != nil {
+		return "", fmt.Errorf("in pod %s: %s: %w\n%s%s", pod, script, err, &out, &errs)
 	}
 	return strings.TrimSpace(out.String()), nil
 }

@@ -22,7 +22,7 @@ func TestLimit(t *testing.T) {
 			out, err := e.sh("writer", "dd if=/dev/urandom of=/data/big bs=1M count=96 conv=fsync")
 			if err == nil {
 				t.Errorf("96 MiB went onto a volume of 64 MiB: %s", out)
-			} else if !strings.Contains(out, "No space left on device") && !strings.Contains(out, "quota exceeded") {
+			} else if !strings.Contains(err.Error(), "No space left on device") && !strings.Contains(err.Error(), "quota exceeded") {
 				t.Errorf("writing beyond the size failed in an unexpected way: %v", err)
 			}
 			// Many small files end at the same wall.

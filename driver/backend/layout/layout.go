@@ -89,3 +89,18 @@ func Prepare(mkdir func(name string, perm fs.FileMode) error) error {
 	}
 	return nil
 }
+
+// CheckDirectory answers ErrUnsupported for a spec that a backend which gives
+// directories cannot serve.
+func CheckDirectory(s volume.Spec) error {
+	switch {
+	case s.Mode != volume.Filesystem:
+		return fmt.Errorf("%w: mode %q; this pool gives directories, so %s only (raw Block volumes are the image backend's)",
+			volume.ErrUnsupported, s.Mode, volume.Filesystem)
+	case s.FSType != "":
+		return fmt.Errorf("%w: fsType %q; this pool gives directories of its own filesystem", volume.ErrUnsupported, s.FSType)
+	case s.Thick:
+		return fmt.Errorf("%w: thick volumes (the image backend has them)", volume.ErrUnsupported)
+	}
+	return nil
+}

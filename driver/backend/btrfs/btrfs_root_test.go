@@ -1,0 +1,38 @@
+//go:build root
+
+package btrfs
+
+import (
+	"testing"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/backend/backendtest"
+	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+func harness(newPool func(t *testing.T) backendtest.Pool) backendtest.Harness {
+	return backendtest.Harness{
+		New:      newPool,
+		Spec:     volume.Spec{Mode: volume.Filesystem, Size: 64 << 20},
+		Enforced: true,
+		Trees:    true,
+		Overhead: 4 << 20,
+		HalfMade: []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/"},
+		Unsupported: []volume.Spec{
+			{Mode: volume.Block, Size: 64 << 20},
+			{Mode: volume.Filesystem, Size: 64 << 20, FSType: "ext4"},
+			{Mode: volume.Filesystem, Size: 64 << 20, Thick: true},
+		},
+		OutOfRange: []volume.Spec{{Mode: volume.Filesystem, Size: 1000}},
+	}
+}
+
+func TestSuite(t *testing.T) {
+	backendtest.Run(t, harness(func(t *testing.T) backendtest.Pool {
+		dir := loopfs.New(t, loopfs.Options{Type: "btrfs"}).Dir
+		return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
+			return Open(t.Context(), Options{Dir: dir})
+		}}
+	}))
+}

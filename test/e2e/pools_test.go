@@ -32,19 +32,19 @@ func TestBadPoolsFile(t *testing.T) { // alone: it restarts an agent
 		e.mustOnNode(node, "rm", file)
 	})
 	bad := []struct {
-		name, entry string
-		words       []string
+		name, entry string   // %d in a name is the line
+		words       []string // of the message
 	}{
 		{"typo", `{name: typo, path: /mnt/typo, bakend: btrfs}`, []string{"bakend"}},
 		{"relative", `{name: relative, path: mnt/relative}`, []string{"mnt/relative", "absolute"}},
-		{"twin", `{name: twin, path: ` + empty + `}`, nil},
-		{"twin", `{name: twin, path: /mnt/twin}`, []string{"twin"}},
+		{"twin", `{name: twin, path: /mnt/plinth-e2e-twin}`, []string{"/mnt/plinth-e2e-twin"}},
+		{"twin (line %d)", `{name: twin, path: /mnt/plinth-e2e-other}`, []string{"twin"}},
 		{"inner", `{name: inner, path: ` + goodPath + `/inner}`, []string{good}},
 		{"missing", `{name: missing, path: /mnt/plinth-e2e-missing}`, []string{"/mnt/plinth-e2e-missing"}},
 		{"file", `{name: file, path: ` + file + `}`, []string{"directory"}},
 		{"unmounted", `{name: unmounted, path: ` + empty + `, requireMount: true}`, []string{"mount"}},
 	}
-	lines := map[string]int{}
+	lines := make([]int, len(bad))
 	e.changePools(node, func(file string) string {
 		// One pool a line, so that the line of each is known.
 		var parsed struct{ Pools []json.RawMessage }
@@ -53,9 +53,10 @@ func TestBadPoolsFile(t *testing.T) { // alone: it restarts an agent
 		for _, p := range parsed.Pools {
 			out = append(out, "- "+string(p))
 		}
-		for _, b := range bad {
+		for i, b := range bad {
 			out = append(out, "- "+b.entry)
-			lines[b.name] = len(out)
+			lines[i] = len(out)
+			bad[i].name = strings.ReplaceAll(b.name, "%d", fmt.Sprint(len(out)))
 		}
 		return strings.Join(out, "\n") + "\n"
 	})
@@ -74,11 +75,11 @@ func TestBadPoolsFile(t *testing.T) { // alone: it restarts an agent
 		}
 		return fmt.Errorf("conditions %+v", n.Status.Conditions)
 	})
-	for _, b := range bad {
+	for i, b := range bad {
 		p := poolNamed(n, b.name)
 		t.Logf("%s: %s: %s", b.entry, p.Reason, p.Message)
-		for _, w := range append(b.words, fmt.Sprintf("line %d", lines[b.name])) {
-			if b.words != nil && !strings.Contains(p.Message, w) {
+		for _, w := range append(b.words, fmt.Sprintf("line %d", lines[i])) {
+			if !strings.Contains(p.Message, w) {
 				t.Errorf("the message about %s does not say %q: %s", b.entry, w, p.Message)
 			}
 		}
@@ -190,7 +191,8 @@ func TestDiskNotMounted(t *testing.T) { // alone: it takes a disk away
 					e.mustOnNode(node, "mount", "-t", fstype, device, dir)
 				}
 			}
-			e.mustOnNode(node, "umount", dir)
+			// Lazily, as a disk goes: the agent has the pool open.
+			e.mustOnNode(node, "umount", "--lazy", dir)
 			t.Cleanup(func() {
 				mount()
 				e.awaitPools(node)

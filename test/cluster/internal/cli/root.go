@@ -63,6 +63,9 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		// Flags before a command are the program's, also where the command's own
+		// flags are somebody else's.
+		TraverseChildren: true,
 	}
 	root.PersistentFlags().StringVar(&f.name, "name", "plinth", "name of the cluster; several may run side by side")
 	root.PersistentFlags().StringVar(&f.dir, "dir", "", "folder that the cluster lives in (default "+cluster.Home+"/NAME)")

@@ -39,9 +39,11 @@ func newExec(f *flags) *cobra.Command {
 }
 
 func newKubectl(f *flags) *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "kubectl ARGS…",
 		Short: "Run kubectl against the cluster; its exit code is passed on",
+		// All flags after kubectl are kubectl's.
+		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := f.cluster()
 			if err != nil {
@@ -55,9 +57,6 @@ func newKubectl(f *flags) *cobra.Command {
 			return become(append([]string{filepath.Join(dir, "kubectl")}, args...), env)
 		},
 	}
-	// All flags after kubectl are kubectl's.
-	cmd.Flags().SetInterspersed(false)
-	return cmd
 }
 
 // become replaces this process, so that signals, the terminal and the exit code

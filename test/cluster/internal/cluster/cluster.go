@@ -54,10 +54,10 @@ func New(name, dir string, log *Log) (*Cluster, error) {
 // Kubeconfig is the path of the host's client configuration.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.Dir, "kubeconfig") }
 
-func (c *Cluster) pki() string                     { return filepath.Join(c.Dir, "pki") }
+func (c *Cluster) pki() string                      { return filepath.Join(c.Dir, "pki") }
 func (c *Cluster) machineDir(m plan.Machine) string { return filepath.Join(c.Dir, "machines", m.Name) }
-func (c *Cluster) root(m plan.Machine) string      { return filepath.Join(c.machineDir(m), "root") }
-func (c *Cluster) logs(m plan.Machine) string      { return filepath.Join(c.machineDir(m), "log") }
+func (c *Cluster) root(m plan.Machine) string       { return filepath.Join(c.machineDir(m), "root") }
+func (c *Cluster) logs(m plan.Machine) string       { return filepath.Join(c.machineDir(m), "log") }
 
 // load reads the state of the cluster, which must be there.
 func (c *Cluster) load() (state.State, error) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/plinth-csi/plinth/test/cluster/internal/images"
 	"github.com/plinth-csi/plinth/test/cluster/internal/kube"
@@ -147,7 +146,6 @@ func (c *Cluster) startNode(ctx context.Context, m plan.Machine) error {
 	if err := c.routes(); err != nil {
 		return err
 	}
-	began := time.Now()
 	h, err := c.boot(ctx, m)
 	if err != nil {
 		return err
@@ -165,7 +163,7 @@ func (c *Cluster) startNode(ctx context.Context, m plan.Machine) error {
 	if err := h.Release(); err != nil {
 		return err
 	}
-	return c.awaitReady(ctx, api, []plan.Machine{m}, began)
+	return c.awaitReady(ctx, api, []plan.Machine{m}, c.Log.Printf)
 }
 
 // startControl boots the control plane again, on the data it had.

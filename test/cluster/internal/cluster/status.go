@@ -70,7 +70,7 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 		}
 		if out.API == "ready" && !m.IsControl() {
 			one.Ready = "yes"
-			if err := kube.NodeReady(ctx, api, m, time.Time{}); err != nil {
+			if err := kube.NodeReady(ctx, api, m); err != nil {
 				one.Ready = err.Error()
 			}
 		}

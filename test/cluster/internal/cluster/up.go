@@ -48,8 +48,12 @@ func (c *Cluster) Up(ctx context.Context, o plan.Options) error {
 			return err
 		}
 		if err := c.create(ctx, o, dirs, archive); err != nil {
-			err = errors.Join(err, c.keepEvidence())
-			c.Log.Printf("cleaning up after the failure")
+			if ctx.Err() != nil {
+				err = context.Cause(ctx) // whatever failed, failed because of this
+			} else {
+				err = errors.Join(err, c.keepEvidence())
+			}
+			c.Log.Printf("cleaning up after: %v", err)
 			return errors.Join(err, c.destroy(context.WithoutCancel(ctx)))
 		}
 		c.Log.Printf("cluster %s is ready", c.Name)
@@ -95,7 +99,7 @@ func (c *Cluster) reuse(ctx context.Context, o plan.Options, dirs map[string]str
 		return false, err
 	}
 	c.Log.Printf("cluster %s is there already", c.Name)
-	return false, c.awaitReady(ctx, api, nodesOf(c.machines()), time.Time{})
+	return false, c.awaitReady(ctx, api, nodesOf(c.machines()), func(string, ...any) {})
 }
 
 // create makes the cluster from nothing.
@@ -134,14 +138,13 @@ func (c *Cluster) create(ctx context.Context, o plan.Options, dirs map[string]st
 	if err := c.makeDisk(ctx, plan.Machine{}, shared); err != nil {
 		return err
 	}
-	began := time.Now()
 	handles, err := c.bootAll(ctx, machines)
 	// A machine that nobody releases ends with its handle.
 	defer handles.abandon()
 	if err != nil {
 		return err
 	}
-	if err := c.settle(ctx, authorities, machines, handles, archive, began); err != nil {
+	if err := c.settle(ctx, authorities, machines, handles, archive); err != nil {
 		return err
 	}
 	if err := c.store.Update(func(s *state.State) { s.Phase = state.Up }); err != nil {
@@ -163,7 +166,7 @@ func (c *Cluster) refuseForeign() error {
 }
 
 // settle brings running machines to the point where pods can run everywhere.
-func (c *Cluster) settle(ctx context.Context, a *kube.Authorities, machines []plan.Machine, handles *handles, archive string, since time.Time) error {
+func (c *Cluster) settle(ctx context.Context, a *kube.Authorities, machines []plan.Machine, handles *handles, archive string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, errors.New("the cluster did not become ready in time"))
 	defer cancel()
 	st := c.store.Get()
@@ -195,25 +198,23 @@ func (c *Cluster) settle(ctx context.Context, a *kube.Authorities, machines []pl
 		if err := kube.Until(ctx, func(ctx context.Context) error { return kube.ApplyDNS(ctx, api) }); err != nil {
 			return err
 		}
-		return c.awaitReady(ctx, api, nodes, since)
+		return c.awaitReady(ctx, api, nodes, c.Log.Printf)
 	})
 	return work.Wait()
 }
 
-// awaitReady returns when the nodes have been Ready since the given time, and
-// pods can be made.
-func (c *Cluster) awaitReady(ctx context.Context, api *kube.Client, nodes []plan.Machine, since time.Time) error {
+// awaitReady returns when the nodes are Ready and pods can be made. progress
+// hears of each node.
+func (c *Cluster) awaitReady(ctx context.Context, api *kube.Client, nodes []plan.Machine, progress func(string, ...any)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, errors.New("the cluster did not become ready in time"))
 	defer cancel()
 	work, ctx := errgroup.WithContext(ctx)
 	for _, m := range nodes {
 		work.Go(func() error {
-			if err := kube.Until(ctx, func(ctx context.Context) error { return kube.NodeReady(ctx, api, m, since) }); err != nil {
+			if err := kube.Until(ctx, func(ctx context.Context) error { return kube.NodeReady(ctx, api, m) }); err != nil {
 				return err
 			}
-			if !since.IsZero() {
-				c.Log.Printf("node %s is ready", m.Name)
-			}
+			progress("node %s is ready", m.Name)
 			return nil
 		})
 	}

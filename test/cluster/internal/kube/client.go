@@ -87,6 +87,16 @@ func (c *Client) Apply(ctx context.Context, path string, what any) error {
 	return err
 }
 
+// Patch changes parts of the object at path (strategic merge).
+func (c *Client) Patch(ctx context.Context, path string, what any) error {
+	raw, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodPatch, path, "application/strategic-merge-patch+json", raw)
+	return err
+}
+
 // Delete removes what is at path. Absence is nil.
 func (c *Client) Delete(ctx context.Context, path string) error {
 	_, err := c.do(ctx, http.MethodDelete, path, "", nil)

@@ -57,6 +57,9 @@ const corefile = `.:53 {
         pods insecure
         ttl 5
     }
+    template ANY ANY {
+        rcode NXDOMAIN
+    }
     cache 5
 }
 `
@@ -139,6 +142,7 @@ func controllerManager(o plan.Options) []string {
 		"--allocate-node-cidrs=true",
 		"--cluster-cidr=" + plan.PodNet,
 		"--service-cluster-ip-range=" + plan.ServiceNet,
+		"--flex-volume-plugin-dir=" + flexVolumes,
 		"--node-monitor-period=2s",
 		"--node-monitor-grace-period=20s",
 	}

@@ -1,7 +1,10 @@
 package kube
 
 import (
+	"crypto/sha256"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plinth-csi/plinth/test/cluster/internal/images"
 	"github.com/plinth-csi/plinth/test/cluster/internal/machine"
@@ -9,7 +12,10 @@ import (
 	"github.com/plinth-csi/plinth/test/cluster/internal/plan"
 )
 
-const runtimeSocket = "/run/containerd/containerd.sock"
+const (
+	runtimeSocket = "/run/containerd/containerd.sock"
+	flexVolumes   = "/var/lib/kubelet/volumeplugins" // the default lies in /usr, which is read-only
+)
 
 // WriteNode writes the files of the node m below root.
 func WriteNode(root string, a *Authorities, m plan.Machine) error {
@@ -24,6 +30,7 @@ func WriteNode(root string, a *Authorities, m plan.Machine) error {
 	t.write("/etc/containerd/config.toml", []byte(runtimeConfig))
 	t.write("/etc/crictl.yaml", []byte("runtime-endpoint: unix://"+runtimeSocket+"\n"))
 	t.write("/etc/cni/net.d/10-pods.conflist", []byte(fmt.Sprintf(podNetwork, m.PodNet())))
+	t.write("/etc/machine-id", []byte(fmt.Sprintf("%x\n", sha256.Sum256([]byte(m.Name)))[:32]+"\n"))
 	// What pods with dnsPolicy Default get; the cluster's own DNS is the only one there is.
 	t.write("/etc/resolv.conf", []byte("nameserver "+plan.DNSServiceIP+"\n"))
 	return t.err
@@ -106,6 +113,9 @@ func kubeletConfig(m plan.Machine) object {
 		// reserve nothing, evict nothing, remove no image.
 		"cgroupDriver":                "cgroupfs",
 		"cgroupRoot":                  "/" + m.Name,
+		"volumePluginDir":             flexVolumes,
+		"makeIPTablesUtilChains":      false,
+		"maxOpenFiles":                openFiles(),
 		"failCgroupV1":                false,
 		"failSwapOn":                  false,
 		"enforceNodeAllocatable":      []string{},
@@ -123,6 +133,16 @@ func kubeletConfig(m plan.Machine) object {
 		"eventRecordQPS":              0,
 		"crashLoopBackOff":            object{"maxContainerRestartPeriod": "30s"},
 	}
+}
+
+// openFiles is what kubelet may set its limit to on this machine.
+func openFiles() uint64 {
+	const preferred = 1_000_000 // kubelet's own default
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return preferred
+	}
+	return min(preferred, limit.Max)
 }
 
 func proxyConfig(m plan.Machine) object {

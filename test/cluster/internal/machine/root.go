@@ -102,26 +102,41 @@ func mountSystem(root string) error {
 			return err
 		}
 	}
-	return os.MkdirAll(filepath.Join(root, "run/lock"), 0o755)
+	if err := os.MkdirAll(filepath.Join(root, "run/lock"), 0o755); err != nil {
+		return err
+	}
+	return shieldTunables(root)
 }
 
-// pivot makes root the machine's / and forgets the host's.
-func pivot(root string) error {
-	if err := os.Chdir(root); err != nil {
-		return err
+// tunables are settings of the whole kernel that kubelet changes at its start.
+var tunables = []string{
+	"vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops",
+	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+}
+
+// shieldTunables lets the machine change copies instead of the host's tunables.
+func shieldTunables(root string) error {
+	for _, name := range tunables {
+		real := filepath.Join(root, "proc/sys", name)
+		value, err := os.ReadFile(real)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		shield := filepath.Join(root, "run/tunables", name)
+		if err := os.MkdirAll(filepath.Dir(shield), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(shield, value, 0o644); err != nil {
+			return err
+		}
+		if err := mount(shield, real, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
 	}
-	// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one.
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("pivot to %s: %w", root, err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("let go of the host's root: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
-		return err
-	}
-	// Kubernetes wants mounts to propagate between kubelet, runtime and pods.
-	return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+	return nil
 }
 
 func mount(source, target, fstype string, flags uintptr, data string) error {

@@ -19,7 +19,7 @@ import (
 const insidePath = kube.BinCRI + ":" + kube.BinK8s + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func newExec(f *flags) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "exec NAME -- COMMAND…",
 		Short: "Run a command inside a machine; its exit code is passed on",
 		Args:  cobra.MinimumNArgs(2),
@@ -35,7 +35,9 @@ func newExec(f *flags) *cobra.Command {
 			env := append(os.Environ(), "PATH="+insidePath, "CONTAINERD_NAMESPACE=k8s.io")
 			return become(argv, env)
 		},
-	}
+	} // All flags after the machine's name are the command's.
+	cmd.Flags().SetInterspersed(false)
+	return cmd
 }
 
 func newKubectl(f *flags) *cobra.Command {

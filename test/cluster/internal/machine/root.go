@@ -139,6 +139,25 @@ func shieldTunables(root string) error {
 	return nil
 }
 
+// pivot makes root the machine's / and forgets the host's.
+func pivot(root string) error {
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot to %s: %w", root, err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let go of the host's root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	// Kubernetes wants mounts to propagate between kubelet, runtime and pods.
+	return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+}
+
 func mount(source, target, fstype string, flags uintptr, data string) error {
 	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
 		return fmt.Errorf("mount %s %s on %s: %w", fstype, source, target, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/bytesize"
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
@@ -117,9 +118,9 @@ func newVolume(name string, r placement.Request, at placement.Choice) *v1alpha1.
 
 func placed(at placement.Choice) string {
 	if at.Among == 1 {
-		return fmt.Sprintf("pool %s (%s) on node %s, with %s free", at.Pool, at.Backend, at.Node, placement.Bytes(at.Free))
+		return fmt.Sprintf("pool %s (%s) on node %s, with %s free", at.Pool, at.Backend, at.Node, bytesize.Format(at.Free))
 	}
-	return fmt.Sprintf("pool %s (%s) on node %s, with %s free the best of %d pools that could hold it", at.Pool, at.Backend, at.Node, placement.Bytes(at.Free), at.Among)
+	return fmt.Sprintf("pool %s (%s) on node %s, with %s free the best of %d pools that could hold it", at.Pool, at.Backend, at.Node, bytesize.Format(at.Free), at.Among)
 }
 
 func sizeOf(claim *corev1.PersistentVolumeClaim) int64 {

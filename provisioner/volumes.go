@@ -13,6 +13,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/bytesize"
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
@@ -158,7 +159,7 @@ func (s *Volumes) Expand(ctx context.Context, id volume.ID, size int64) (volume.
 	case v.Status.Reason == "" || v.Status.ObservedGeneration < asked:
 		return volume.Volume{}, fmt.Errorf("%w: node %s has not grown volume %s yet", volume.ErrBusy, v.Spec.NodeName, id)
 	}
-	fault := fmt.Errorf("%w: growing volume %s to %s%s", sentinel(v.Status.Reason), id, placement.Bytes(size), because(v))
+	fault := fmt.Errorf("%w: growing volume %s to %s%s", sentinel(v.Status.Reason), id, bytesize.Format(size), because(v))
 	_, err = s.view.ResizeVolume(ctx, v, *v.Status.Size)
 	return volume.Volume{}, errors.Join(fault, err)
 }

@@ -12,18 +12,19 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
-// sentinels are the reasons of a failed volume in the words of driver/volume.
-var sentinels = map[string]error{
-	v1alpha1.ReasonNoCapacity:      volume.ErrNoCapacity,
-	v1alpha1.ReasonInvalid:         volume.ErrOutOfRange,
-	v1alpha1.ReasonPoolUnavailable: volume.ErrPoolUnavailable,
-	v1alpha1.ReasonUnsupported:     volume.ErrUnsupported,
-	v1alpha1.ReasonInUse:           volume.ErrInUse,
-}
-
+// sentinel is the reason of a failed volume in the words of driver/volume.
 func sentinel(reason string) error {
-	if err, ok := sentinels[reason]; ok {
-		return err
+	switch reason {
+	case v1alpha1.ReasonNoCapacity:
+		return volume.ErrNoCapacity
+	case v1alpha1.ReasonInvalid:
+		return volume.ErrOutOfRange
+	case v1alpha1.ReasonPoolUnavailable:
+		return volume.ErrPoolUnavailable
+	case v1alpha1.ReasonUnsupported:
+		return volume.ErrUnsupported
+	case v1alpha1.ReasonInUse:
+		return volume.ErrInUse
 	}
 	return errors.New("failed")
 }

@@ -119,6 +119,12 @@ func (r Request) Serves(node string, p volume.PoolStatus) bool {
 	return r.refusesPool(Node{Name: node}, p, 0).Reason == ""
 }
 
+// Admits says whether a volume for r may be on n at all, whatever its pools.
+func (r Request) Admits(n Node) bool { return r.topologyHolds(n) }
+
+// Reaches says whether every node that has p would reach a volume for r in it.
+func (r Request) Reaches(p volume.PoolStatus) bool { return r.shares(p) }
+
 type candidate struct {
 	node string
 	pool volume.PoolStatus

@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/resource"
-
 	"github.com/plinth-csi/plinth/driver/volume"
+	"github.com/plinth-csi/plinth/provisioner/bytesize"
 )
 
 // Reason is why a node or a pool does not take a volume, in one word.
@@ -83,7 +82,7 @@ func (f *Refusal) headline() string {
 	case f.Has(NoSpace):
 		w := slices.MaxFunc(f.Whys, func(a, b Why) int { return cmp.Compare(a.spaceRank(), b.spaceRank()) })
 		return fmt.Sprintf("no pool has room for %s: the most that fits is %s, in pool %s on node %s; ask for less or free space",
-			Bytes(f.Request.Size), Bytes(w.Room), w.Pool, w.Node)
+			bytesize.Format(f.Request.Size), bytesize.Format(w.Room), w.Pool, w.Node)
 	case f.Has(ModeRefused):
 		return fmt.Sprintf("access mode %s cannot be honoured: it needs a shared pool of directories; use ReadWriteOnce or ReadWriteOncePod, or a StorageClass whose pool is shared",
 			multiNode(f.Request.AccessModes))
@@ -179,7 +178,7 @@ func (r Request) refusesPool(n Node, p volume.PoolStatus, room int64) Why {
 	case r.Avoid[PoolKey{n.Name, p.Name}]:
 		return no(JustRefused, "has just refused it")
 	case room < r.Size:
-		return no(NoSpace, "has "+Bytes(room)+" free")
+		return no(NoSpace, "has "+bytesize.Format(room)+" free")
 	}
 	return Why{}
 }
@@ -237,21 +236,4 @@ func list(one, many string, names []string) string {
 		return fmt.Sprintf("%s %s and %d more", many, strings.Join(names[:maxListed], ", "), n-maxListed)
 	}
 	return many + " " + strings.Join(names, ", ")
-}
-
-// Bytes writes a size for people, rounded down to three figures or so.
-func Bytes(n int64) string {
-	for _, u := range []struct {
-		size int64
-		name string
-	}{{1 << 40, "Ti"}, {1 << 30, "Gi"}, {1 << 20, "Mi"}, {1 << 10, "Ki"}} {
-		if n >= 10*u.size || (n >= u.size && n%u.size == 0) {
-			return fmt.Sprintf("%d%s", n/u.size, u.name)
-		}
-		if n >= u.size {
-			tenths := n / (u.size / 10)
-			return fmt.Sprintf("%d.%d%s", tenths/10, tenths%10, u.name)
-		}
-	}
-	return resource.NewQuantity(n, resource.BinarySI).String()
 }

@@ -1,0 +1,281 @@
+// Package agent is the loop of one node: it watches the PlinthVolumes of its
+// own node, has the engine make, grow and delete them, reports what became of
+// each in its status, and keeps the node's PlinthNode up to date.
+//
+// The objects say what is wanted, the records on disk say what there is. The
+// agent never makes a volume a second time whose status says that it was made
+// (its data may be on a disk that is away), never removes what no object
+// explains, and never touches a volume that is already as it should be, so
+// that starting it disturbs no pod. Every step can be cut and is taken again:
+// the engine's calls are idempotent, and a finalizer holds an object until
+// its bytes are free.
+//
+// It needs no API server to start and does nothing while idle: it works when
+// a watch brings a change, when the engine says that pools came or went, and
+// on a slow timer for space that others take. A plain REST client with two
+// watches is all it has of Kubernetes.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// The keys of what this package logs.
+const (
+	logVolume = "volume"
+	logNode   = "node"
+	logPool   = "pool"
+	logReason = "reason"
+	logError  = "error"
+)
+
+// Engine is the storage of this node. Every method may be called again after
+// a cut and while other volumes are worked on; errors wrap the sentinels of
+// driver/volume.
+type Engine interface {
+	// Create makes a volume, resumes one that was cut, or finds the one of
+	// that name; ErrExists if that has other properties.
+	Create(ctx context.Context, r volume.Request) (volume.Volume, error)
+	// Delete returns once the bytes are free. A volume that the pool does not
+	// have is nil; ErrInUse while it is mounted; ErrPoolUnavailable while the
+	// pool does not serve, ErrInvalid if there is no such pool.
+	Delete(ctx context.Context, pool string, id volume.ID) error
+	// Get returns ErrNotFound only if no pool can have the volume.
+	Get(ctx context.Context, id volume.ID) (volume.Volume, error)
+	// List gives the volumes of all pools that serve.
+	List(ctx context.Context) ([]volume.Volume, error)
+	// Expand grows; a volume of that size or more stays as it is.
+	Expand(ctx context.Context, id volume.ID, size int64) (volume.Volume, error)
+	// Pools is the state of every pool, served or not.
+	Pools(ctx context.Context) []volume.PoolStatus
+	// Expose gives the path under which local and hostPath volumes are used;
+	// one that is exposed stays as it is.
+	Expose(ctx context.Context, id volume.ID) (string, error)
+	// Unexpose undoes Expose; an absent volume is nil, ErrInUse while others
+	// have it mounted.
+	Unexpose(ctx context.Context, id volume.ID) error
+}
+
+// Objects are the API objects that the agent reads and writes: its own node's
+// alone. Errors are those of the API server.
+type Objects interface {
+	// UpdateVolumeStatus answers Conflict if v is not the newest.
+	UpdateVolumeStatus(ctx context.Context, v *v1alpha1.PlinthVolume) (*v1alpha1.PlinthVolume, error)
+	// ReleaseVolume removes the finalizer; an absent object is nil.
+	ReleaseVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
+	GetNode(ctx context.Context, name string) (*v1alpha1.PlinthNode, error)
+	CreateNode(ctx context.Context, n *v1alpha1.PlinthNode) (*v1alpha1.PlinthNode, error)
+	UpdateNodeStatus(ctx context.Context, n *v1alpha1.PlinthNode) (*v1alpha1.PlinthNode, error)
+	// WatchVolumes lists and watches the volumes of one node, WatchNodes one
+	// PlinthNode.
+	WatchVolumes(node string) cache.ListerWatcher
+	WatchNodes(name string) cache.ListerWatcher
+}
+
+// Config is what an Agent needs.
+type Config struct {
+	Node    string // the name of this node
+	Version string // of this program
+	Engine  Engine
+	Objects Objects
+	Workers int // volumes worked on at a time; 0 is 4
+	Log     *slog.Logger
+}
+
+// The times of the agent.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// gather is how long changes are gathered before the node is published.
+	gather = 300 * time.Millisecond
+	// refresh is how often the space that others use is looked at.
+	refresh = 5 * time.Minute
+)
+
+// Agent is made by New and runs once.
+type Agent struct {
+	cfg     Config
+	volumes cache.SharedIndexInformer
+	node    cache.SharedIndexInformer
+	queue   workqueue.TypedRateLimitingInterface[string]
+	publish chan struct{}
+
+	mu        sync.Mutex
+	unchecked map[string]bool // volumes whose data has not been looked at since pools changed
+	strangers []volume.ID     // volumes that no object explains
+}
+
+// New validates the configuration.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Node == "" || cfg.Engine == nil || cfg.Objects == nil || cfg.Log == nil {
+		return nil, fmt.Errorf("%w: the agent needs a node, an engine, the API's objects and a log", volume.ErrInvalid)
+	}
+	if cfg.Workers <= 0 {
+		cfg.Workers = 4
+	}
+	a := &Agent{
+		cfg:       cfg,
+		volumes:   cache.NewSharedIndexInformer(cfg.Objects.WatchVolumes(cfg.Node), &v1alpha1.PlinthVolume{}, 0, cache.Indexers{}),
+		node:      cache.NewSharedIndexInformer(cfg.Objects.WatchNodes(cfg.Node), &v1alpha1.PlinthNode{}, 0, cache.Indexers{}),
+		queue:     workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry)),
+		publish:   make(chan struct{}, 1),
+		unchecked: map[string]bool{},
+	}
+	return a, a.watch()
+}
+
+// watch connects the watches to the queue and the publisher.
+func (a *Agent) watch() error {
+	for _, i := range []cache.SharedIndexInformer{a.volumes, a.node} {
+		if err := i.SetTransform(strip); err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
+	}
+	_, err := a.volumes.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { a.enqueue(o) },
+		UpdateFunc: func(_, o any) { a.enqueue(o) },
+	})
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	// A PlinthNode that goes, with its Node or by hand, is made again.
+	_, err = a.node.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(any) { a.changed() }})
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
+}
+
+// Run works until ctx ends. It waits for the API server as long as it takes.
+func (a *Agent) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { a.volumes.RunWithContext(ctx) })
+	wg.Go(func() { a.node.RunWithContext(ctx) })
+	if !cache.WaitForCacheSync(ctx.Done(), a.volumes.HasSynced, a.node.HasSynced) {
+		return
+	}
+	a.compare(ctx)
+	wg.Go(func() { a.publishing(ctx) })
+	for range a.cfg.Workers {
+		wg.Go(func() { a.work(ctx) })
+	}
+	<-ctx.Done()
+	a.queue.ShutDown()
+}
+
+// Synced says whether the first lists are in.
+func (a *Agent) Synced() bool { return a.volumes.HasSynced() && a.node.HasSynced() }
+
+// PoolsChanged is to be called when a pool came or went: the node is
+// published, and every volume is looked at.
+func (a *Agent) PoolsChanged() {
+	a.checkAll()
+	for _, o := range a.volumes.GetStore().List() {
+		a.enqueue(o)
+	}
+	a.changed()
+}
+
+// Retry is to be called when a volume may be free of its users, so that a
+// deletion that waits for that goes on.
+func (a *Agent) Retry(id volume.ID) {
+	if _, ok := a.get(string(id)); ok {
+		a.queue.Forget(string(id))
+		a.queue.Add(string(id))
+	}
+}
+
+func (a *Agent) enqueue(o any) {
+	if v, ok := o.(*v1alpha1.PlinthVolume); ok {
+		a.queue.Add(v.Name)
+	}
+}
+
+func (a *Agent) work(ctx context.Context) {
+	for {
+		name, over := a.queue.Get()
+		if over {
+			return
+		}
+		err := a.reconcile(ctx, name)
+		if err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("volume to be tried again", logVolume, name, logError, err)
+			a.queue.AddRateLimited(name)
+		} else {
+			a.queue.Forget(name)
+		}
+		a.queue.Done(name)
+	}
+}
+
+func (a *Agent) get(name string) (*v1alpha1.PlinthVolume, bool) {
+	o, ok, err := a.volumes.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	v, ok := o.(*v1alpha1.PlinthVolume)
+	return v, ok
+}
+
+// changed has the node published soon.
+func (a *Agent) changed() {
+	select {
+	case a.publish <- struct{}{}:
+	default: // it is due already
+	}
+}
+
+// compare finds, before anything is worked on, the volumes on disk that no
+// object explains. They are told of and left alone: they may belong to
+// another cluster, or to an object that somebody deleted by force.
+func (a *Agent) compare(ctx context.Context) {
+	a.checkAll()
+	found, err := a.cfg.Engine.List(ctx)
+	if err != nil {
+		a.cfg.Log.Warn("volumes on this node cannot be listed", logError, err)
+	}
+	var strangers []volume.ID
+	for _, v := range found {
+		// Volumes of a shared pool belong to the node that made them.
+		if _, ok := a.get(string(v.ID)); !ok && v.Node != "" {
+			strangers = append(strangers, v.ID)
+			a.cfg.Log.Warn("a volume that no PlinthVolume explains; it is left alone", logVolume, v.ID, logPool, v.Pool)
+		}
+	}
+	a.mu.Lock()
+	a.strangers = strangers
+	a.mu.Unlock()
+	a.changed()
+}
+
+func (a *Agent) checkAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, name := range a.volumes.GetStore().ListKeys() {
+		a.unchecked[name] = true
+	}
+}
+
+// toCheck says whether the volume's data is still to be looked at.
+func (a *Agent) toCheck(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.unchecked[name]
+}
+
+func (a *Agent) checked(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.unchecked, name)
+}

@@ -1,0 +1,255 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// reconcile brings one volume to what its object wants. An error has it tried
+// again; what only another change can mend is written down and is no error.
+func (a *Agent) reconcile(ctx context.Context, name string) error {
+	v, ok := a.get(name)
+	if !ok {
+		a.checked(name)
+		return nil
+	}
+	v = v.DeepCopy()
+	switch {
+	case v.DeletionTimestamp != nil:
+		return a.free(ctx, v)
+	case v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed && v.Status.ObservedGeneration == v.Generation:
+		return nil // refused: it is for the controller to take back
+	case v.Status.Size == nil:
+		return a.create(ctx, v)
+	case a.toCheck(name) || v.Status.Phase == v1alpha1.VolumeFailed:
+		if err := a.check(ctx, v); err != nil || v.Status.Phase == v1alpha1.VolumeFailed {
+			return err
+		}
+	}
+	if v.Spec.Size.Cmp(*v.Status.Size) > 0 {
+		return a.expand(ctx, v)
+	}
+	return nil
+}
+
+// create makes a volume for the first time.
+func (a *Agent) create(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	made, err := a.cfg.Engine.Create(ctx, request(v))
+	var path string
+	if err == nil {
+		path, err = a.expose(ctx, v)
+	}
+	defer a.changed()
+	if err != nil {
+		return a.failed(ctx, v, err)
+	}
+	a.checked(v.Name)
+	v.Status = v1alpha1.PlinthVolumeStatus{
+		Phase: v1alpha1.VolumeReady, Size: resource.NewQuantity(made.Size, resource.BinarySI), Path: path,
+	}
+	return a.write(ctx, v)
+}
+
+// expose gives the path of a volume that is used by path.
+func (a *Agent) expose(ctx context.Context, v *v1alpha1.PlinthVolume) (string, error) {
+	if v.Spec.VolumeType == v1alpha1.VolumeTypeCSI {
+		return "", nil
+	}
+	return a.cfg.Engine.Expose(ctx, volume.ID(v.Name))
+}
+
+// failed writes down why a volume could not be made. What another try could
+// mend is Pending and tried again; the rest is for the controller.
+func (a *Agent) failed(ctx context.Context, v *v1alpha1.PlinthVolume, cause error) error {
+	if ctx.Err() != nil {
+		return cause // cut, not failed
+	}
+	reason := reasonOf(cause)
+	v.Status.Phase, v.Status.Reason, v.Status.Message = v1alpha1.VolumePending, reason, cause.Error()
+	if !final(reason) {
+		return errors.Join(cause, a.write(ctx, v))
+	}
+	v.Status.Phase = v1alpha1.VolumeFailed
+	a.cfg.Log.Info("volume refused", logVolume, v.Name, logReason, reason, logError, cause)
+	return a.write(ctx, v)
+}
+
+// check looks whether the data of a volume that was made is there, and says
+// so in its status. It is not made again, whatever is found.
+func (a *Agent) check(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	found, err := a.cfg.Engine.Get(ctx, volume.ID(v.Name))
+	var path string
+	if err == nil {
+		path, err = a.expose(ctx, v)
+	}
+	switch {
+	case err == nil:
+		v.Status.Path = path
+		v.Status.Size = resource.NewQuantity(found.Size, resource.BinarySI)
+		if v.Status.Phase != v1alpha1.VolumeRetained {
+			v.Status.Phase = v1alpha1.VolumeReady
+		}
+		if r := v.Status.Reason; r == v1alpha1.ReasonDataMissing || r == v1alpha1.ReasonPoolUnavailable || r == v1alpha1.ReasonInternal {
+			v.Status.Reason, v.Status.Message = "", ""
+		}
+	case errors.Is(err, volume.ErrNotFound):
+		v.Status.Phase, v.Status.Reason = v1alpha1.VolumeFailed, v1alpha1.ReasonDataMissing
+		v.Status.Message = fmt.Sprintf("the volume was made and its data is not in any pool of node %s now; it is not made again", a.cfg.Node)
+	case errors.Is(err, volume.ErrPoolUnavailable):
+		v.Status.Phase, v.Status.Reason, v.Status.Message = v1alpha1.VolumeFailed, v1alpha1.ReasonPoolUnavailable, err.Error()
+	default:
+		return err
+	}
+	a.checked(v.Name)
+	return a.write(ctx, v)
+}
+
+// expand grows a volume. That there is no room is written down and not tried
+// again until the intent changes.
+func (a *Agent) expand(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	if final(v.Status.Reason) && v.Status.ObservedGeneration == v.Generation {
+		return nil
+	}
+	grown, err := a.cfg.Engine.Expand(ctx, volume.ID(v.Name), v.Spec.Size.Value())
+	defer a.changed()
+	if err == nil {
+		v.Status.Size = resource.NewQuantity(grown.Size, resource.BinarySI)
+		v.Status.Reason, v.Status.Message = "", ""
+		return a.write(ctx, v)
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	v.Status.Reason, v.Status.Message = reasonOf(err), err.Error()
+	if final(v.Status.Reason) {
+		return a.write(ctx, v)
+	}
+	return errors.Join(err, a.write(ctx, v))
+}
+
+// free deletes a volume and lets its object go.
+func (a *Agent) free(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	if !slices.Contains(v.Finalizers, v1alpha1.Finalizer) {
+		return nil
+	}
+	err := a.delete(ctx, v)
+	if err == nil {
+		defer a.changed()
+		a.checked(v.Name)
+		return mended(a.cfg.Objects.ReleaseVolume(ctx, v))
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	v.Status.Reason, v.Status.Message = reasonOf(err), err.Error()
+	return errors.Join(err, a.write(ctx, v))
+}
+
+func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	id := volume.ID(v.Name)
+	if v.Spec.VolumeType != v1alpha1.VolumeTypeCSI {
+		if err := a.cfg.Engine.Unexpose(ctx, id); err != nil && !errors.Is(err, volume.ErrNotFound) {
+			return err
+		}
+	}
+	err := a.cfg.Engine.Delete(ctx, v.Spec.Pool, id)
+	neverMade := v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed
+	if neverMade && (errors.Is(err, volume.ErrPoolUnavailable) || errors.Is(err, volume.ErrInvalid)) {
+		return nil // it was refused for want of that pool: there is nothing to free
+	}
+	return err
+}
+
+// write puts down the status of v if it says anything new.
+func (a *Agent) write(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	if v.DeletionTimestamp == nil {
+		v.Status.ObservedGeneration = v.Generation
+	}
+	if now, ok := a.get(v.Name); ok && now.UID == v.UID && equality.Semantic.DeepEqual(now.Status, v.Status) {
+		return nil
+	}
+	_, err := a.cfg.Objects.UpdateVolumeStatus(ctx, v)
+	return mended(err)
+}
+
+// mended hides that an object is gone: there is nobody left to tell.
+func mended(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// request is what an object asks of the engine.
+func request(v *v1alpha1.PlinthVolume) volume.Request {
+	r := volume.Request{
+		Spec: volume.Spec{
+			ID: volume.ID(v.Name), Size: v.Spec.Size.Value(),
+			Mode: volume.Mode(v.Spec.VolumeMode), FSType: v.Spec.FSType,
+		},
+		Name: v.Name, Pool: v.Spec.Pool, Labels: map[string]string{},
+	}
+	if v.Spec.Name != "" {
+		r.Name = v.Spec.Name
+	}
+	for _, m := range v.Spec.AccessModes {
+		r.AccessModes = append(r.AccessModes, volume.AccessMode(m))
+	}
+	for key, value := range map[string]string{
+		"namespace": v.Spec.ClaimNamespace, "claim": v.Spec.ClaimName, "class": v.Spec.StorageClassName,
+	} {
+		if value != "" {
+			r.Labels[key] = value
+		}
+	}
+	return r
+}
+
+// reasonOf is the word for an error.
+func reasonOf(err error) string {
+	for _, m := range []struct {
+		is     error
+		reason string
+	}{
+		{volume.ErrNoCapacity, v1alpha1.ReasonNoCapacity},
+		{volume.ErrPoolUnavailable, v1alpha1.ReasonPoolUnavailable},
+		{volume.ErrUnsupported, v1alpha1.ReasonUnsupported},
+		{volume.ErrOutOfRange, v1alpha1.ReasonInvalid},
+		{volume.ErrInvalid, v1alpha1.ReasonInvalid},
+		{volume.ErrExists, v1alpha1.ReasonInvalid},
+		{volume.ErrInUse, v1alpha1.ReasonInUse},
+	} {
+		if errors.Is(err, m.is) {
+			return m.reason
+		}
+	}
+	return v1alpha1.ReasonInternal
+}
+
+// final says whether trying again is of no use while nothing changes.
+func final(reason string) bool {
+	switch reason {
+	case v1alpha1.ReasonNoCapacity, v1alpha1.ReasonPoolUnavailable, v1alpha1.ReasonUnsupported, v1alpha1.ReasonInvalid:
+		return true
+	}
+	return false
+}
+
+// strip drops what the agent does not read from an object before it is kept.
+func strip(o any) (any, error) {
+	if m, err := meta.Accessor(o); err == nil {
+		m.SetManagedFields(nil)
+		m.SetAnnotations(nil)
+	}
+	return o, nil
+}

@@ -13,7 +13,7 @@ import (
 // and each reads what the other wrote.
 func TestReadWriteMany(t *testing.T) {
 	t.Parallel()
-	for _, volumeType := range []string{"csi", "local", "hostPath"} {
+	for _, volumeType := range []string{"csi", "hostPath"} { // a local volume always has one node
 		t.Run(volumeType, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
@@ -35,8 +35,7 @@ func TestReadWriteMany(t *testing.T) {
 					t.Errorf("%s reads %q from %s", reader, got, writer)
 				}
 			}
-			// A local volume has to have some node affinity; the others none.
-			if v := e.volumeOf("data"); volumeType != "local" && v.pv.Spec.NodeAffinity != nil {
+			if v := e.volumeOf("data"); v.pv.Spec.NodeAffinity != nil {
 				t.Errorf("the volume of a shared pool is bound to nodes: %+v", v.pv.Spec.NodeAffinity)
 			}
 		})
@@ -73,30 +72,24 @@ func TestReadWriteOncePod(t *testing.T) {
 // bytes when the pod is replaced.
 func TestBlock(t *testing.T) {
 	t.Parallel()
-	for _, volumeType := range []string{"csi", "local"} {
-		t.Run(volumeType, func(t *testing.T) {
-			t.Parallel()
-			e := newEnv(t)
-			e.claim("data", e.class(params{"pool": e.pool("image"), "volumeType": volumeType}), "32Mi", block)
-			e.pod("writer", "data", withDevice)
-			await(e, pods, "writer", "ready", ready)
-			if got := e.mustSh("writer", "blockdev --getsize64 /dev/volume"); got != fmt.Sprint(32<<20) {
-				t.Errorf("the device of a 32 MiB claim has %s bytes", got)
-			}
-			const pattern = "yes plinth | dd of=/dev/volume bs=4k count=4096 iflag=fullblock conv=fsync"
-			e.mustSh("writer", pattern)
-			sum := e.mustSh("writer", "md5sum < /dev/volume")
-			e.remove(pods, "writer")
-			e.awaitGone(pods, "writer")
-			e.pod("reader", "data", withDevice)
-			await(e, pods, "reader", "ready", ready)
-			if got := e.mustSh("reader", "md5sum < /dev/volume"); got != sum {
-				t.Errorf("the device reads back as %s, was written as %s", got, sum)
-			}
-			if got := e.mustSh("reader", "dd if=/dev/volume bs=7 count=1 2>/dev/null"); got != "plinth" {
-				t.Errorf("the device begins with %q", got)
-			}
-		})
+	e := newEnv(t)
+	e.claim("data", e.class(params{"pool": e.pool("image")}), "32Mi", block)
+	e.pod("writer", "data", withDevice)
+	await(e, pods, "writer", "ready", ready)
+	if got := e.mustSh("writer", "blockdev --getsize64 /dev/volume"); got != fmt.Sprint(32<<20) {
+		t.Errorf("the device of a 32 MiB claim has %s bytes", got)
+	}
+	e.mustSh("writer", "yes plinth | dd of=/dev/volume bs=4k count=4096 iflag=fullblock conv=fsync")
+	sum := e.mustSh("writer", "md5sum < /dev/volume")
+	e.remove(pods, "writer")
+	e.awaitGone(pods, "writer")
+	e.pod("reader", "data", withDevice)
+	await(e, pods, "reader", "ready", ready)
+	if got := e.mustSh("reader", "md5sum < /dev/volume"); got != sum {
+		t.Errorf("the device reads back as %s, was written as %s", got, sum)
+	}
+	if got := e.mustSh("reader", "dd if=/dev/volume bs=7 count=1 2>/dev/null"); got != "plinth" {
+		t.Errorf("the device begins with %q", got)
 	}
 }
 

@@ -53,6 +53,9 @@ func TestRefused(t *testing.T) {
 		{name: "ReadOnlyMany on a node-local pool", params: with(), change: access(corev1.ReadOnlyMany), words: []string{"ReadOnlyMany", "POOL", "shared"}},
 		{name: "block on btrfs", params: with(), change: block, words: []string{"Block", "POOL", "image"}},
 		{name: "block on btrfs, waiting", params: with(), change: block, waiting: true, words: []string{"Block", "POOL", "image"}},
+		{name: "block with local", params: image("volumeType", "local"), change: block, words: []string{"Block", "local", "csi"}},
+		{name: "ReadWriteMany with local", params: func(e *env) params { return params{"pool": e.sharedPool(), "volumeType": "local"} },
+			change: access(corev1.ReadWriteMany), words: []string{"ReadWriteMany", "POOL"}},
 		{name: "block with hostPath", params: image("volumeType", "hostPath"), change: block, words: []string{"Block", "hostPath", "csi"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

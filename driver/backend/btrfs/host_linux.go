@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 
 	"github.com/plinth-csi/plinth/driver/backend/layout"
+	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
-	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/subvolume"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
@@ -28,14 +27,14 @@ func Open(ctx context.Context, o Options) (*Btrfs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open btrfs pool: %w", err)
 	}
-	b, err := openOn(ctx, &machine{dir: dir})
+	b, err := openOn(ctx, &machine{dir: dir}, tree.OpenFiles(dir))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open btrfs pool %s: %w", o.Dir, err), dir.Close())
 	}
 	return b, nil
 }
 
-func openOn(ctx context.Context, m *machine) (*Btrfs, error) {
+func openOn(ctx context.Context, m *machine, files tree.Files) (*Btrfs, error) {
 	is, err := subvolume.IsBtrfs(m.dir.File())
 	if err != nil {
 		return nil, err
@@ -49,21 +48,17 @@ func openOn(ctx context.Context, m *machine) (*Btrfs, error) {
 	if err := layout.Prepare(m.dir.Mkdir); err != nil {
 		return nil, err
 	}
-	b, err := open(ctx, m)
+	t, err := tree.New(ctx, m, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1})
 	if err != nil {
 		return nil, err
 	}
-	return b, m.sweepGroups()
+	return &Btrfs{Tree: t}, m.sweepGroups()
 }
 
-// machine is the host for real.
+// machine is the Keeper over btrfs.
 type machine struct {
 	dir *beneath.Dir
 }
-
-func (m *machine) Close() error { return m.dir.Close() }
-
-func (m *machine) Path(name string) string { return filepath.Join(m.dir.Name(), name) }
 
 // open opens the root of a subvolume.
 func (m *machine) open(name string) (*os.File, subvolume.ID, error) {
@@ -88,14 +83,25 @@ func (m *machine) open(name string) (*os.File, subvolume.ID, error) {
 	return f, id, nil
 }
 
-func (m *machine) Stat(name string) (subvol, error) {
+func (m *machine) group(name string) (subvolume.GroupUsage, error) {
 	f, id, err := m.open(name)
 	if err != nil {
-		return subvol{}, err
+		return subvolume.GroupUsage{}, err
 	}
 	defer f.Close()
 	u, _, err := subvolume.Usage(f, subvolume.GroupOf(level, id))
-	return subvol{limit: u.Limit, referenced: u.Referenced, exclusive: u.Exclusive}, err
+	return u, err
+}
+
+func (m *machine) Stat(name string) (tree.Dir, error) {
+	u, err := m.group(name)
+	return tree.Dir{Limit: u.Limit, Exclusive: u.Exclusive}, err
+}
+
+// Usage has no inodes: btrfs does not count them.
+func (m *machine) Usage(_ context.Context, name string) (volume.Usage, error) {
+	u, err := m.group(name)
+	return volume.Usage{TotalBytes: u.Limit, UsedBytes: u.Referenced, AvailableBytes: max(0, u.Limit-u.Referenced)}, err
 }
 
 func (m *machine) Make(name string, limit int64) error {
@@ -136,24 +142,6 @@ func (m *machine) Limit(name string, limit int64) error {
 		return err
 	}
 	return subvolume.Commit(f)
-}
-
-func (m *machine) Rename(from, to string) error { return m.dir.Rename(from, to) }
-
-func (m *machine) InUse(name string) ([]string, error) {
-	of, err := mount.Of(m.Path(name))
-	if err != nil {
-		return nil, err
-	}
-	below, err := mount.AtOrBelow(m.Path(name))
-	if err != nil {
-		return nil, err
-	}
-	var where []string
-	for _, x := range append(of, below...) {
-		where = append(where, x.Point)
-	}
-	return where, nil
 }
 
 func (m *machine) Free(ctx context.Context, name string) error {
@@ -217,26 +205,4 @@ func (m *machine) sweepGroups() error {
 		}
 	}
 	return nil
-}
-
-func (m *machine) Names(dir string) ([]string, error) {
-	entries, err := m.dir.Entries(dir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
-}
-
-func (m *machine) Space() (total, free int64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil {
-		return 0, 0, fmt.Errorf("statfs %s: %w", m.dir.Name(), err)
-	}
-	return int64(st.Blocks) * st.Frsize, int64(st.Bavail) * st.Frsize, nil
 }

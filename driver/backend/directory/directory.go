@@ -1,0 +1,40 @@
+// Package directory is the backend that keeps each volume as a directory,
+// volumes/ID, limited by a project quota of XFS or ext4.
+//
+// The project is allocated from a range that is Plinth's (see allocate), never
+// computed, and checked to be nobody's before it is used. It is recorded on the
+// directory's own inode and found there again, so it cannot be lost or mixed
+// up. Sizes are rounded up to a multiple of 4096 bytes, the unit in which XFS
+// keeps limits; Info.Size tells the result.
+//
+// With QuotaNone nothing limits a volume: Capacity.Enforced is false,
+// Info.Size 0 and Info.Allocated -1, and Usage walks the volume.
+package directory
+
+import "github.com/plinth-csi/plinth/driver/backend/tree"
+
+// Quota says what limits the volumes of a pool.
+type Quota string
+
+// The two choices; empty is QuotaProject.
+const (
+	QuotaProject Quota = "project"
+	QuotaNone    Quota = "none"
+)
+
+// Sizes in bytes.
+const (
+	granularity = 4096
+	minVolume   = 64 << 10
+)
+
+// Options configure a directory backend.
+type Options struct {
+	Dir   string // the pool's path
+	Quota Quota
+}
+
+// Directory is the backend.
+type Directory struct {
+	*tree.Tree
+}

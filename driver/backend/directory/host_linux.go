@@ -1,0 +1,157 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/plinth-csi/plinth/driver/backend/layout"
+	"github.com/plinth-csi/plinth/driver/backend/tree"
+	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/mount"
+	"github.com/plinth-csi/plinth/driver/host/quota"
+	"github.com/plinth-csi/plinth/driver/volume"
+	"golang.org/x/sys/unix"
+)
+
+// Open opens the backend over a pool's directory. With QuotaProject it makes
+// sure that the filesystem holds project limits: ErrUnsupported, with the ways
+// out, if not. It makes the places in the directory and frees what a cut left.
+func Open(ctx context.Context, o Options) (*Directory, error) {
+	dir, err := beneath.Open(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open directory pool: %w", err)
+	}
+	t, err := open(ctx, dir, o.Quota)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open directory pool %s: %w", o.Dir, err), dir.Close())
+	}
+	return &Directory{Tree: t}, nil
+}
+
+func open(ctx context.Context, dir *beneath.Dir, q Quota) (*tree.Tree, error) {
+	var keeper tree.Keeper
+	options := tree.Options{MinVolume: minVolume, Granularity: granularity}
+	switch q {
+	case QuotaNone:
+		keeper, options.MinVolume = &plain{dir: dir}, 1
+	case QuotaProject, "":
+		if err := Probe(dir.Name()); err != nil {
+			return nil, err
+		}
+		keeper, options.Enforced = &projects{plain: plain{dir: dir}}, true
+	default:
+		return nil, fmt.Errorf("%w: quota %q; %q or %q", volume.ErrInvalid, q, QuotaProject, QuotaNone)
+	}
+	if err := layout.Prepare(dir.Mkdir); err != nil {
+		return nil, err
+	}
+	t, err := tree.New(ctx, keeper, tree.OpenFiles(dir), options)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := keeper.(*projects); ok {
+		err = p.sweep()
+	}
+	return t, err
+}
+
+// Probe says whether a path can be a pool with project quotas: ErrUnsupported
+// with the reason and the ways out if not.
+func Probe(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open directory pool: %w", err)
+	}
+	defer dir.Close()
+	if err := quota.Probe(dir); err != nil {
+		where := path
+		if m, e := mount.Containing(path); e == nil {
+			where = m.Point
+		}
+		return fmt.Errorf("%w: the filesystem at %s is not mounted with prjquota; mount it so, use backend image, or set quota: none (%w)",
+			volume.ErrUnsupported, where, err)
+	}
+	id, inherited, err := quota.ProjectOf(dir)
+	if err != nil {
+		return err
+	}
+	if inherited && id != 0 {
+		return fmt.Errorf("%w: %s belongs to project %d, and a file has one project only; use a directory outside it, or set quota: none",
+			volume.ErrUnsupported, path, id)
+	}
+	return nil
+}
+
+// plain is the Keeper without limits, and the half of the one with them.
+type plain struct {
+	dir *beneath.Dir
+}
+
+// open opens a directory that may be a volume.
+func (m *plain) open(name string) (*os.File, error) {
+	f, err := m.dir.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("%w: %s is no directory", volume.ErrInvalid, name)
+	}
+	return f, err
+}
+
+func (m *plain) Stat(name string) (tree.Dir, error) {
+	f, err := m.open(name)
+	if err != nil {
+		return tree.Dir{}, err
+	}
+	return tree.Dir{Exclusive: -1}, f.Close()
+}
+
+func (m *plain) Make(name string, _ int64) error {
+	if err := m.dir.Mkdir(name, 0o755); err != nil {
+		return err
+	}
+	return m.dir.Sync(name)
+}
+
+func (m *plain) Limit(string, int64) error { return nil }
+
+// Usage walks the volume: what it may use is what the filesystem has left.
+func (m *plain) Usage(ctx context.Context, name string) (volume.Usage, error) {
+	bytes, inodes, err := m.dir.Count(ctx, name)
+	if err != nil {
+		return volume.Usage{}, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil {
+		return volume.Usage{}, fmt.Errorf("statfs %s: %w", m.dir.Name(), err)
+	}
+	free := int64(st.Bavail) * st.Frsize
+	u := volume.Usage{TotalBytes: bytes + free, UsedBytes: bytes, AvailableBytes: free}
+	if st.Files > 0 { // btrfs does not count them
+		u.TotalInodes, u.UsedInodes, u.AvailableInodes = inodes+int64(st.Ffree), inodes, int64(st.Ffree)
+	}
+	return u, nil
+}
+
+func (m *plain) Free(ctx context.Context, name string) error {
+	if err := m.dir.RemoveTree(ctx, name); err != nil {
+		if errors.Is(err, beneath.ErrMount) {
+			err = fmt.Errorf("%w: %w", volume.ErrInUse, err)
+		}
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
+		return err
+	}
+	// btrfs frees with its next transaction, XFS and ext4 as they unlink.
+	return unix.Syncfs(int(m.dir.File().Fd()))
+}
+
+func (m *plain) freeInodes() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", m.dir.Name(), err)
+	}
+	return int64(st.Ffree), nil
+}

@@ -1,0 +1,61 @@
+package tree
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/mount"
+	"golang.org/x/sys/unix"
+)
+
+// OpenFiles gives the Files of a pool's open directory; closing them closes it.
+func OpenFiles(dir *beneath.Dir) Files { return &files{dir} }
+
+type files struct {
+	dir *beneath.Dir
+}
+
+func (m *files) Close() error { return m.dir.Close() }
+
+func (m *files) Path(name string) string { return filepath.Join(m.dir.Name(), name) }
+
+func (m *files) Rename(from, to string) error { return m.dir.Rename(from, to) }
+
+func (m *files) InUse(name string) ([]string, error) {
+	of, err := mount.Of(m.Path(name))
+	if err != nil {
+		return nil, err
+	}
+	below, err := mount.AtOrBelow(m.Path(name))
+	if err != nil {
+		return nil, err
+	}
+	var where []string
+	for _, x := range append(of, below...) {
+		where = append(where, x.Point)
+	}
+	return where, nil
+}
+
+func (m *files) Names(dir string) ([]string, error) {
+	entries, err := m.dir.Entries(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+func (m *files) Space() (total, free int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil {
+		return 0, 0, fmt.Errorf("statfs %s: %w", m.dir.Name(), err)
+	}
+	return int64(st.Blocks) * st.Frsize, int64(st.Bavail) * st.Frsize, nil
+}

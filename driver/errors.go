@@ -28,7 +28,7 @@ func code(err error) codes.Code {
 		{volume.ErrInUse, codes.FailedPrecondition},
 		{volume.ErrPoolUnavailable, codes.Unavailable},
 		{errToken, codes.Aborted},
-		{errNotStaged, codes.FailedPrecondition},
+		{volume.ErrNotStaged, codes.FailedPrecondition},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
 	} {

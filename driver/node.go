@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -21,7 +20,9 @@ type Mounter interface {
 	Stage(ctx context.Context, id volume.ID, staging string, u volume.Use) error
 	// Unstage undoes Stage; nothing staged there is no error.
 	Unstage(ctx context.Context, id volume.ID, staging string) error
-	// Publish gives a staged volume to one consumer at target.
+	// Publish gives a staged volume to one consumer at target. ErrNotStaged
+	// if it is not at staging, ErrInUse if it is ReadWriteOncePod and another
+	// consumer has it.
 	Publish(ctx context.Context, id volume.ID, staging, target string, u volume.Use) error
 	// Unpublish undoes Publish and removes target; nothing there is no error.
 	Unpublish(ctx context.Context, id volume.ID, target string) error
@@ -33,10 +34,6 @@ type Mounter interface {
 	// Mode says how a volume is seen; ErrNotFound without a record.
 	Mode(ctx context.Context, id volume.ID) (volume.Mode, error)
 }
-
-// errNotStaged: a volume is published from where it was staged (CSI 1.13,
-// NodePublishVolume: FAILED_PRECONDITION without a staging_target_path).
-var errNotStaged = errors.New("the volume is not staged")
 
 // nodeServer is the CSI Node service.
 type nodeServer struct {
@@ -120,7 +117,7 @@ func (s *nodeServer) NodePublishVolume(ctx context.Context, req *csi.NodePublish
 		return nil, fmt.Errorf("%w: inline ephemeral volumes; use a generic ephemeral volume with a claim template", volume.ErrUnsupported)
 	}
 	if req.GetStagingTargetPath() == "" {
-		return nil, fmt.Errorf("volume %s: staging_target_path is missing: %w", id, errNotStaged)
+		return nil, fmt.Errorf("volume %s: staging_target_path is missing: %w", id, volume.ErrNotStaged)
 	}
 	staging, err := absolute("staging_target_path", req.GetStagingTargetPath())
 	if err != nil {

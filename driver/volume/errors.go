@@ -20,6 +20,8 @@ var (
 	ErrBusy = errors.New("operation under way")
 	// ErrInUse: the volume is staged, published or mounted below.
 	ErrInUse = errors.New("in use")
+	// ErrNotStaged: the volume is not staged where it is to be published from.
+	ErrNotStaged = errors.New("not staged")
 	// ErrUnsupported: the backend cannot do this at all.
 	ErrUnsupported = errors.New("not supported")
 	// ErrPoolUnavailable: the pool is not the one that was set up (disk not

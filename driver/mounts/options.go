@@ -1,0 +1,80 @@
+package mounts
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/host/mount"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// What a StorageClass may list as mount options. Those of a mount are good
+// everywhere; those of a filesystem need one of the volume's own. Every volume
+// is mounted nosuid and nodev; suid and dev are not among them.
+func mountOptions() []string {
+	return []string{"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "relatime"}
+}
+
+func filesystemOptions() []string {
+	return []string{"nodiratime", "strictatime", "lazytime", "sync", "dirsync", "discard", "nodiscard"}
+}
+
+// checkOptions refuses what is not on the lists.
+func checkOptions(v volume.Volume, u volume.Use, src backend.Source) error {
+	allowed := mountOptions()
+	if v.Mode == volume.Block {
+		if len(u.Options) > 0 {
+			return fmt.Errorf("%w: volume %s is a block device and takes no mount options", volume.ErrInvalid, v.ID)
+		}
+		return nil
+	}
+	if src.Device != "" {
+		allowed = append(allowed, filesystemOptions()...)
+	}
+	for _, o := range u.Options {
+		if !slices.Contains(allowed, o) {
+			return fmt.Errorf("%w: mount option %.60q for volume %s; the allowed ones are %s", volume.ErrInvalid, o, v.ID, strings.Join(allowed, ", "))
+		}
+	}
+	return nil
+}
+
+// mountFlags are the restrictions of one mount of a volume.
+func mountFlags(u volume.Use) mount.Flags {
+	has := func(option string) bool { return slices.Contains(u.Options, option) }
+	return mount.Flags{
+		ReadOnly: u.ReadOnly || has("ro"), NoSuid: true, NoDev: true,
+		NoExec: has("noexec"), NoAtime: has("noatime"),
+	}
+}
+
+// deviceOptions are what a filesystem on a device is mounted with.
+func deviceOptions(u volume.Use) []string {
+	out := append([]string{"nosuid", "nodev"}, u.Options...)
+	if u.ReadOnly {
+		out = append(out, "ro")
+	}
+	return out
+}
+
+// sameFlags says in what a mount that is there is not what was asked
+// (CSI 1.13, NodeStageVolume and NodePublishVolume: ALREADY_EXISTS).
+func sameFlags(m mount.Mount, asked mount.Flags) error {
+	has := func(option string) bool { return slices.Contains(m.Options, option) }
+	for _, f := range []struct {
+		name       string
+		has, asked bool
+		exact      bool // its presence without being asked differs, too
+	}{
+		{"ro", m.ReadOnly(), asked.ReadOnly, true},
+		{"noexec", has("noexec"), asked.NoExec, true},
+		{"noatime", has("noatime"), asked.NoAtime, false}, // a pool may be mounted so
+	} {
+		if f.asked && !f.has || f.exact && f.has && !f.asked {
+			return fmt.Errorf("%w: it is mounted there already, with %s, asked is %s=%t", volume.ErrExists, strings.Join(m.Options, ","), f.name, f.asked)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/plinth-csi/plinth/driver/host/run"
+	"github.com/plinth-csi/plinth/driver/mounts"
+	"github.com/plinth-csi/plinth/driver/pool"
+)
+
+// engineConfig is what a node's pools and mounts are opened with.
+type engineConfig struct {
+	poolsFile string
+	mountsDir string
+	node      string
+	clusterID string            // "" without a cluster
+	known     map[string]string // the UUIDs that this node has reported, by pool
+	log       *slog.Logger
+}
+
+// engine is the pools of this node and what mounts their volumes.
+type engine struct {
+	pools  *pool.Manager
+	mounts *mounts.Service
+}
+
+// openEngine opens the pools and exposes again what was exposed.
+func openEngine(ctx context.Context, c engineConfig) (*engine, error) {
+	data, err := os.ReadFile(c.poolsFile)
+	if err != nil {
+		return nil, fmt.Errorf("pools file: %w", err)
+	}
+	cfg, err := pool.ParseConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.poolsFile, err)
+	}
+	manager, err := pool.Open(ctx, pool.Options{
+		Config: cfg, Node: c.node, ClusterID: c.clusterID, Known: c.known,
+		Backends: backends(run.Exec{}), Log: c.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	service, err := mounts.New(mounts.Options{
+		Volumes: manager, Host: mounts.Machine{Runner: run.Exec{}}, Dir: c.mountsDir, Log: c.log,
+	})
+	if err != nil {
+		manager.Close()
+		return nil, err
+	}
+	e := &engine{pools: manager, mounts: service}
+	e.restore(ctx, c.log)
+	return e, nil
+}
+
+// restore exposes volumes again. What cannot be now is tried again when its
+// pool comes back, and does not keep the others from being served.
+func (e *engine) restore(ctx context.Context, log *slog.Logger) {
+	if err := e.mounts.Restore(ctx); err != nil {
+		log.Error("exposed volumes are not back", "error", err.Error())
+	}
+}
+
+// watch follows disks as they come and go until the context ends; changed is
+// called after a pool did.
+func (e *engine) watch(ctx context.Context, log *slog.Logger, changed func()) error {
+	return e.pools.Watch(ctx, func() {
+		e.restore(ctx, log)
+		changed()
+	})
+}

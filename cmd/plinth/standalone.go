@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plinth-csi/plinth/driver"
+)
+
+// standaloneConfig is the flags of `plinth standalone`.
+type standaloneConfig struct {
+	driverName, nodeName, poolsFile, endpoint, mountsDir string
+	debug                                                bool
+}
+
+func newStandaloneCommand() *cobra.Command {
+	var c standaloneConfig
+	cmd := &cobra.Command{
+		Use:   "standalone",
+		Short: "Serve all of CSI for the pools of this machine on one socket, without Kubernetes",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runStandalone(cmd.Context(), c) },
+	}
+	host, _ := os.Hostname() // "" is refused later, with a name for it
+	f := cmd.Flags()
+	f.StringVar(&c.driverName, "driver-name", defaultDriver, "name of the CSI driver")
+	f.StringVar(&c.nodeName, "node-name", host, "name of this node")
+	f.StringVar(&c.poolsFile, "pools-file", "/etc/plinth/pools.yaml", "the pools of this node")
+	f.StringVar(&c.endpoint, "endpoint", "unix:///run/plinth/csi.sock", "socket to serve CSI on")
+	f.StringVar(&c.mountsDir, "mounts-dir", "/var/lib/plinth/mounts", "where volumes are mounted that are used without a driver")
+	f.BoolVar(&c.debug, "debug", false, "log calls that change nothing, too")
+	return cmd
+}
+
+func runStandalone(ctx context.Context, c standaloneConfig) error {
+	log := newLog(c.debug)
+	e, err := openEngine(ctx, engineConfig{poolsFile: c.poolsFile, mountsDir: c.mountsDir, node: c.nodeName, log: log})
+	if err != nil {
+		return err
+	}
+	defer e.pools.Close()
+	server, err := driver.New(driver.Config{
+		Name: c.driverName, Version: version, Node: c.nodeName, Endpoint: c.endpoint,
+		Volumes: e.pools, Mounter: e.mounts, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watched := make(chan error, 1)
+	go func() {
+		watched <- e.watch(ctx, log, func() {})
+		cancel() // without the watch a lost disk would go unnoticed
+	}()
+	err = server.Run(ctx)
+	cancel()
+	return errors.Join(err, <-watched)
+}

@@ -102,6 +102,15 @@ func (v *View) VolumesOn(node string) []*v1alpha1.PlinthVolume {
 	return typed[v1alpha1.PlinthVolume](found)
 }
 
+// Node returns one node as last seen.
+func (v *View) Node(name string) (*v1alpha1.PlinthNode, bool) {
+	o, ok, err := v.nodes.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return o.(*v1alpha1.PlinthNode), true
+}
+
 // Nodes returns all nodes, in no order.
 func (v *View) Nodes() []*v1alpha1.PlinthNode {
 	return typed[v1alpha1.PlinthNode](v.nodes.GetStore().List())

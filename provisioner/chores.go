@@ -1,0 +1,121 @@
+package provisioner
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/util/workqueue"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/ledger"
+)
+
+// chores keep the ledger tidy, one object at a time:
+//
+//   - A PlinthNode is owned by its Node, so that it goes when the Node goes:
+//     deleting a Node is how an administrator says that a machine is no more.
+//     Should it come back, its agent reports again, and its volumes, whose
+//     objects have stayed, are there again.
+//   - A volume that was never made, whose claim is gone and which has no
+//     PersistentVolume, is taken back: the controller ended, or the claim did,
+//     before the node answered. One that was made is kept, whatever is gone:
+//     a volume that is retained looks the same.
+type chores struct {
+	view   *ledger.View
+	lookup lookups
+	nodes  corelisters.NodeLister
+	queue  workqueue.TypedRateLimitingInterface[chore]
+	log    *slog.Logger
+}
+
+type chore struct{ kind, name string }
+
+// The kinds of chores.
+const (
+	choreNode   = "node"
+	choreVolume = "volume"
+)
+
+func newChores(view *ledger.View, lookup lookups, nodes corelisters.NodeLister, log *slog.Logger) *chores {
+	return &chores{
+		view: view, lookup: lookup, nodes: nodes, log: log,
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[chore](firstRetry, lastRetry)),
+	}
+}
+
+func (c *chores) node(name string) { c.queue.Add(chore{choreNode, name}) }
+
+func (c *chores) volume(name string) { c.queue.Add(chore{choreVolume, name}) }
+
+// run works until ctx ends. The queue has gathered what came before.
+func (c *chores) run(ctx context.Context) {
+	for _, v := range c.view.Volumes() {
+		c.volume(v.Name)
+		if v.Status.Size != nil && v.DeletionTimestamp == nil && c.orphan(v) {
+			c.log.Info("a volume without a claim and a PersistentVolume; it is kept", logVolume, v.Name, logNode, v.Spec.NodeName)
+		}
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		<-ctx.Done()
+		c.queue.ShutDown()
+	})
+	for {
+		todo, over := c.queue.Get()
+		if over {
+			return
+		}
+		if err := c.do(ctx, todo); err != nil && ctx.Err() == nil {
+			c.log.Warn("to be tried again", todo.kind, todo.name, logError, err)
+			c.queue.AddRateLimited(todo)
+		} else {
+			c.queue.Forget(todo)
+		}
+		c.queue.Done(todo)
+	}
+}
+
+func (c *chores) do(ctx context.Context, todo chore) error {
+	if todo.kind == choreNode {
+		return c.own(ctx, todo.name)
+	}
+	v, ok := c.view.Volume(todo.name)
+	if !ok || v.Status.Size != nil || v.DeletionTimestamp != nil || !c.orphan(v) {
+		return nil
+	}
+	c.log.Info("a volume that was never made is taken back: its claim is gone", logVolume, v.Name, logClaim, v.Spec.ClaimNamespace+"/"+v.Spec.ClaimName)
+	return c.view.DeleteVolume(ctx, v)
+}
+
+// orphan: made for a claim that is gone, and without a PersistentVolume.
+func (c *chores) orphan(v *v1alpha1.PlinthVolume) bool {
+	if v.Spec.ClaimUID == "" || !strings.HasSuffix(v.Name, v.Spec.ClaimUID) || c.lookup.volume(v.Name) != nil {
+		return false
+	}
+	claim := c.lookup.claim(v.Spec.ClaimNamespace, v.Spec.ClaimName)
+	return claim == nil || string(claim.UID) != v.Spec.ClaimUID
+}
+
+func (c *chores) own(ctx context.Context, name string) error {
+	report, ok := c.view.Node(name)
+	node := orNil(c.nodes.Get(name))
+	if !ok || node == nil {
+		return nil
+	}
+	owner := metav1.OwnerReference{APIVersion: corev1.SchemeGroupVersion.String(), Kind: "Node", Name: node.Name, UID: node.UID}
+	if len(report.OwnerReferences) == 1 && report.OwnerReferences[0] == owner {
+		return nil
+	}
+	if err := c.view.OwnNode(ctx, report, owner); !apierrors.IsNotFound(err) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package provisioner
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// watch connects each watch to all that waits for its changes.
+func (c *Controller) watch() error {
+	if err := c.view.OnVolume(c.volumeChanged, c.volumeGone); err != nil {
+		return fmt.Errorf("watching volumes: %w", err)
+	}
+	if err := c.view.OnNode(c.reportChanged, c.reportGone); err != nil {
+		return fmt.Errorf("watching nodes: %w", err)
+	}
+	for _, w := range []struct {
+		informer cache.SharedIndexInformer
+		handler  cache.ResourceEventHandler
+	}{
+		{c.factory.Storage().V1().StorageClasses().Informer(), everyChange(c.classChanged)},
+		{c.factory.Core().V1().Nodes().Informer(), cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { c.nodeChanged(nil, o) },
+			UpdateFunc: c.nodeChanged,
+			DeleteFunc: func(o any) { c.nodeChanged(o, nil) },
+		}},
+		{c.claims, cache.ResourceEventHandlerFuncs{DeleteFunc: c.claimGone}},
+	} {
+		if _, err := w.informer.AddEventHandler(w.handler); err != nil {
+			return fmt.Errorf("watching the cluster: %w", err)
+		}
+	}
+	return nil
+}
+
+// wakeClaim has the library look at a claim; its handler reads the UID alone.
+func (c *Controller) wakeClaim(uid types.UID) {
+	c.claims.wake(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: uid}})
+}
+
+// wakeVolume has the library look at a PersistentVolume; its handler reads
+// the name alone.
+func (c *Controller) wakeVolume(name string) {
+	c.pvs.wake(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}})
+}
+
+func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
+	p := c.provisioner
+	p.picture.volumeChanged(now)
+	if was == nil || equality.Semantic.DeepEqual(was.Status, now.Status) {
+		if now.Status.Phase == "" && now.DeletionTimestamp == nil {
+			return // just written, by us
+		}
+	} else {
+		p.slow.answered(now.Spec.NodeName)
+	}
+	if now.Status.Phase == v1alpha1.VolumeFailed {
+		p.parked.nodesChanged() // its bytes are free again
+	}
+	c.rouse(now)
+}
+
+func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
+	p := c.provisioner
+	p.picture.volumeGone(v)
+	p.slow.answered(v.Spec.NodeName)
+	p.parked.nodesChanged()
+	c.rouse(v)
+	for _, pv := range p.freeing.take(v.Name) {
+		c.wakeVolume(pv)
+	}
+}
+
+// rouse wakes the claim of a volume if it waits for that.
+func (c *Controller) rouse(v *v1alpha1.PlinthVolume) {
+	if uid := v.Spec.ClaimUID; uid != "" && c.provisioner.limiter.rouse(uid) {
+		c.wakeClaim(types.UID(uid))
+	}
+}
+
+func (c *Controller) reportChanged(was, now *v1alpha1.PlinthNode) {
+	c.provisioner.picture.nodeChanged(was, now)
+	c.spaceChanged()
+	c.chores.node(now.Name)
+}
+
+func (c *Controller) reportGone(n *v1alpha1.PlinthNode) {
+	c.provisioner.picture.nodeGone(n)
+	c.spaceChanged()
+}
+
+func (c *Controller) nodeChanged(was, now any) {
+	before, _ := was.(*corev1.Node)
+	after, _ := now.(*corev1.Node)
+	if after != nil {
+		c.chores.node(after.Name)
+	}
+	if before != nil && after != nil && equality.Semantic.DeepEqual(before.Labels, after.Labels) && away(before) == away(after) {
+		return
+	}
+	c.spaceChanged()
+}
+
+func (c *Controller) spaceChanged() {
+	c.provisioner.parked.nodesChanged()
+	c.offersChanged()
+}
+
+func (c *Controller) offersChanged() {
+	if p := c.capacity.Load(); p != nil {
+		p.Changed()
+	}
+}
+
+func (c *Controller) classChanged(o any) {
+	if sc, ok := o.(*storagev1.StorageClass); ok {
+		c.provisioner.parked.classChanged(sc.Name)
+		c.offersChanged()
+	}
+}
+
+func (c *Controller) claimGone(o any) {
+	if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = t.Obj
+	}
+	if claim, ok := o.(*corev1.PersistentVolumeClaim); ok {
+		c.provisioner.parked.drop(claim.UID)
+		c.chores.volume(volumeName(claim.UID))
+	}
+}
+
+// volumeName is how the library names the volume of a claim.
+func volumeName(uid types.UID) string { return "pvc-" + string(uid) }
+
+func everyChange(do func(any)) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    do,
+		UpdateFunc: func(_, o any) { do(o) },
+		DeleteFunc: func(o any) {
+			if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = t.Obj
+			}
+			do(o)
+		},
+	}
+}

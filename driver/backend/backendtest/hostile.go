@@ -92,9 +92,6 @@ func second[T any](_ T, err error) error { return err }
 
 // testHostileTree removes what a pod's root may leave behind.
 func testHostileTree(t *testing.T, e *env) {
-	if !e.Trees {
-		t.Skip("volumes of this backend are not trees in the pool")
-	}
 	outside := t.TempDir()
 	lay(t, filepath.Join(outside, "precious"), false)
 	s := e.spec("hostile")
@@ -125,6 +122,36 @@ func testHostileTree(t *testing.T, e *env) {
 	}
 	_, err := e.b.Get(t.Context(), s.ID)
 	requireError(t, err, volume.ErrNotFound)
+}
+
+// testMountBelow: a volume with something mounted inside is in use, and what
+// is mounted there is not reached through it.
+func testMountBelow(t *testing.T, e *env) {
+	outside := t.TempDir()
+	lay(t, filepath.Join(outside, "precious"), false)
+	s := e.spec("below")
+	e.ensure(t, s)
+	c := e.use(t, s.ID)
+	inside := filepath.Join(c.dir, "a/b")
+	if err := os.MkdirAll(inside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(outside, inside, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mount.Unmount(inside); err != nil {
+			t.Error(err)
+		}
+	})
+	requireError(t, e.b.Remove(t.Context(), s.ID), volume.ErrInUse)
+	if _, err := os.Stat(filepath.Join(inside, "precious")); err != nil {
+		t.Errorf("what was mounted below was touched: %v", err)
+	}
+	if err := mount.Unmount(inside); err != nil {
+		t.Fatal(err)
+	}
+	e.remove(t, s.ID)
 }
 
 const rubbish = "left by somebody"

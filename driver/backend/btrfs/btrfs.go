@@ -23,6 +23,8 @@ const minVolume = 1 << 20
 // Options configure a btrfs backend.
 type Options struct {
 	Dir string // the pool's path
+
+	step tree.Step // for tests
 }
 
 // Btrfs is the backend.

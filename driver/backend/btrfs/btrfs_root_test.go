@@ -18,6 +18,7 @@ func harness(newPool func(t *testing.T) backendtest.Pool) backendtest.Harness {
 		Enforced: true,
 		Trees:    true,
 		Overhead: 4 << 20,
+		Cuts:     true,
 		HalfMade: []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/"},
 		Unsupported: []volume.Spec{
 			{Mode: volume.Block, Size: 64 << 20},
@@ -33,6 +34,8 @@ func TestSuite(t *testing.T) {
 		dir := loopfs.New(t, loopfs.Options{Type: "btrfs"}).Dir
 		return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
 			return Open(t.Context(), Options{Dir: dir})
+		}, OpenCut: func(step func(string) error) (backend.Opened, error) {
+			return Open(t.Context(), Options{Dir: dir, step: step})
 		}}
 	}))
 }

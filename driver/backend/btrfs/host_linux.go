@@ -27,14 +27,14 @@ func Open(ctx context.Context, o Options) (*Btrfs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open btrfs pool: %w", err)
 	}
-	b, err := openOn(ctx, &machine{dir: dir}, tree.OpenFiles(dir))
+	b, err := openOn(ctx, &machine{dir: dir}, o.step)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open btrfs pool %s: %w", o.Dir, err), dir.Close())
 	}
 	return b, nil
 }
 
-func openOn(ctx context.Context, m *machine, files tree.Files) (*Btrfs, error) {
+func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 	is, err := subvolume.IsBtrfs(m.dir.File())
 	if err != nil {
 		return nil, err
@@ -48,7 +48,8 @@ func openOn(ctx context.Context, m *machine, files tree.Files) (*Btrfs, error) {
 	if err := layout.Prepare(m.dir.Mkdir); err != nil {
 		return nil, err
 	}
-	t, err := tree.New(ctx, m, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1})
+	keeper, files := tree.Stepped(m, tree.OpenFiles(m.dir), step)
+	t, err := tree.New(ctx, keeper, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -124,24 +125,29 @@ func (m *machine) Make(name string, limit int64) error {
 	return m.Limit(name, limit)
 }
 
+// Limit asks by the pool's descriptor, not the volume's: btrfs charges what it
+// writes for the request to the subvolume that is asked, and a full one has
+// nothing left.
 func (m *machine) Limit(name string, limit int64) error {
 	f, id, err := m.open(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	g := subvolume.GroupOf(level, id)
-	if err := subvolume.CreateGroup(f, g); err != nil {
+	if err := f.Close(); err != nil {
+		return err
+	}
+	pool, g := m.dir.File(), subvolume.GroupOf(level, id)
+	if err := subvolume.CreateGroup(pool, g); err != nil {
 		return err
 	}
 	// The limit before the member: never a member without a limit.
-	if err := subvolume.Limit(f, g, limit); err != nil {
+	if err := subvolume.Limit(pool, g, limit); err != nil {
 		return err
 	}
-	if err := subvolume.Assign(f, subvolume.GroupOf(0, id), g); err != nil {
+	if err := subvolume.Assign(pool, subvolume.GroupOf(0, id), g); err != nil {
 		return err
 	}
-	return subvolume.Commit(f)
+	return subvolume.Commit(pool)
 }
 
 func (m *machine) Free(ctx context.Context, name string) error {

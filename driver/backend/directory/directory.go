@@ -32,6 +32,8 @@ const (
 type Options struct {
 	Dir   string // the pool's path
 	Quota Quota
+
+	step tree.Step // for tests
 }
 
 // Directory is the backend.

@@ -1,6 +1,6 @@
 //go:build root
 
-package directory_test
+package directory
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/backendtest"
 	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
-	"github.com/plinth-csi/plinth/driver/backend/directory"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -27,12 +26,15 @@ func TestQuotaNone(t *testing.T) {
 				New: func(t *testing.T) backendtest.Pool {
 					dir := loopfs.New(t, loopfs.Options{Type: fsType}).Dir
 					return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
-						return directory.Open(t.Context(), directory.Options{Dir: dir, Quota: directory.QuotaNone})
+						return Open(t.Context(), Options{Dir: dir, Quota: QuotaNone})
+					}, OpenCut: func(step func(string) error) (backend.Opened, error) {
+						return Open(t.Context(), Options{Dir: dir, Quota: QuotaNone, step: step})
 					}}
 				},
 				Spec:        volume.Spec{Mode: volume.Filesystem, Size: 64 << 20},
 				Trees:       true,
 				Overhead:    2 << 20,
+				Cuts:        true,
 				HalfMade:    []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/"},
 				Unsupported: unsupported,
 			})
@@ -53,13 +55,16 @@ func TestProjectQuota(t *testing.T) {
 				New: func(t *testing.T) backendtest.Pool {
 					dir := loopfs.New(t, pool).Dir
 					return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
-						return directory.Open(t.Context(), directory.Options{Dir: dir})
+						return Open(t.Context(), Options{Dir: dir})
+					}, OpenCut: func(step func(string) error) (backend.Opened, error) {
+						return Open(t.Context(), Options{Dir: dir, step: step})
 					}}
 				},
 				Spec:        volume.Spec{Mode: volume.Filesystem, Size: 64 << 20},
 				Enforced:    true,
 				Trees:       true,
 				Overhead:    2 << 20,
+				Cuts:        true,
 				HalfMade:    []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/"},
 				Unsupported: unsupported,
 				OutOfRange:  []volume.Spec{{Mode: volume.Filesystem, Size: 1000}},
@@ -74,7 +79,7 @@ func TestRefusesWithoutQuota(t *testing.T) {
 	for _, fsType := range []string{"xfs", "ext4", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			dir := loopfs.New(t, loopfs.Options{Type: fsType}).Dir
-			_, err := directory.Open(t.Context(), directory.Options{Dir: dir})
+			_, err := Open(t.Context(), Options{Dir: dir})
 			if !errors.Is(err, volume.ErrUnsupported) {
 				t.Fatalf("Open: %v", err)
 			}

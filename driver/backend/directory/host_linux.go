@@ -23,17 +23,17 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory pool: %w", err)
 	}
-	t, err := open(ctx, dir, o.Quota)
+	t, err := open(ctx, dir, o)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open directory pool %s: %w", o.Dir, err), dir.Close())
 	}
 	return &Directory{Tree: t}, nil
 }
 
-func open(ctx context.Context, dir *beneath.Dir, q Quota) (*tree.Tree, error) {
+func open(ctx context.Context, dir *beneath.Dir, o Options) (*tree.Tree, error) {
 	var keeper tree.Keeper
 	options := tree.Options{MinVolume: minVolume, Granularity: granularity}
-	switch q {
+	switch o.Quota {
 	case QuotaNone:
 		keeper, options.MinVolume = &plain{dir: dir}, 1
 	case QuotaProject, "":
@@ -42,12 +42,13 @@ func open(ctx context.Context, dir *beneath.Dir, q Quota) (*tree.Tree, error) {
 		}
 		keeper, options.Enforced = &projects{plain: plain{dir: dir}}, true
 	default:
-		return nil, fmt.Errorf("%w: quota %q; %q or %q", volume.ErrInvalid, q, QuotaProject, QuotaNone)
+		return nil, fmt.Errorf("%w: quota %q; %q or %q", volume.ErrInvalid, o.Quota, QuotaProject, QuotaNone)
 	}
 	if err := layout.Prepare(dir.Mkdir); err != nil {
 		return nil, err
 	}
-	t, err := tree.New(ctx, keeper, tree.OpenFiles(dir), options)
+	stepped, files := tree.Stepped(keeper, tree.OpenFiles(dir), o.step)
+	t, err := tree.New(ctx, stepped, files, options)
 	if err != nil {
 		return nil, err
 	}

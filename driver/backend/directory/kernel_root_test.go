@@ -1,6 +1,6 @@
 //go:build root
 
-package directory_test
+package directory
 
 import (
 	"bufio"

@@ -29,16 +29,19 @@ func Open(ctx context.Context, o Options) (*Image, error) {
 	if o.Runner == nil {
 		o.Runner = run.Exec{}
 	}
-	b, err := openOn(ctx, &machine{dir: dir, runner: o.Runner})
+	b, err := openOn(ctx, &machine{dir: dir, runner: o.Runner}, o.step)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open image pool %s: %w", o.Dir, err), dir.Close())
 	}
 	return b, nil
 }
 
-func openOn(ctx context.Context, m *machine) (*Image, error) {
+func openOn(ctx context.Context, m *machine, step func(string) error) (*Image, error) {
 	if err := layout.Prepare(m.dir.Mkdir); err != nil {
 		return nil, err
+	}
+	if step != nil {
+		return open(ctx, &stepped{host: m, step: step})
 	}
 	return open(ctx, m)
 }

@@ -44,6 +44,8 @@ const (
 type Options struct {
 	Dir    string     // the pool's path
 	Runner run.Runner // runs mkfs; nil takes run.Exec
+
+	step func(operation string) error // for tests
 }
 
 // content is what an image holds: the name of its filesystem, or block.

@@ -1,6 +1,6 @@
 //go:build root
 
-package image_test
+package image
 
 import (
 	"testing"
@@ -8,7 +8,6 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/backendtest"
 	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
-	"github.com/plinth-csi/plinth/driver/backend/image"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -32,12 +31,15 @@ func TestSuite(t *testing.T) {
 				New: func(t *testing.T) backendtest.Pool {
 					dir := loopfs.New(t, c.pool).Dir
 					return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
-						return image.Open(t.Context(), image.Options{Dir: dir})
+						return Open(t.Context(), Options{Dir: dir})
+					}, OpenCut: func(step func(string) error) (backend.Opened, error) {
+						return Open(t.Context(), Options{Dir: dir, step: step})
 					}}
 				},
 				Spec:     c.spec,
 				Enforced: true,
 				Overhead: 8 << 20,
+				Cuts:     true,
 				HalfMade: []string{".plinth/tmp/volume-x.img", ".plinth/trash/volume-y.img"},
 				Unsupported: []volume.Spec{
 					{Mode: "Object", Size: 64 << 20},

@@ -10,6 +10,7 @@ import (
 
 // Requests of btrfs (linux/btrfs.h) that this package makes.
 const (
+	iocSync           = 0x9408
 	iocSubvolCreate   = 0x5000940e
 	iocSnapDestroy    = 0x5000940f
 	iocTreeSearch     = 0xd0009411

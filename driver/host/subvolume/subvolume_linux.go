@@ -192,10 +192,13 @@ const (
 // WaitDeleted waits until deleted subvolumes are gone and their bytes free.
 func WaitDeleted(ctx context.Context, f *os.File, ids ...ID) error {
 	for _, id := range ids {
+		if err := Commit(f); err != nil {
+			return err
+		}
 		for wait := firstLook; ; wait = min(2*wait, lastLook) {
-			// A transaction is what sets the cleaner going.
-			if err := Commit(f); err != nil {
-				return err
+			// Else the cleaner, which frees them, sleeps for up to 30 seconds.
+			if _, err := ioctl(f, iocSync, nil); err != nil {
+				return fmt.Errorf("sync the btrfs of %s: %w", f.Name(), err)
 			}
 			there, err := Exists(f, id)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/host/loop"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/run"
+	"golang.org/x/sys/unix"
 )
 
 // Options say what filesystem to make.
@@ -103,9 +104,17 @@ func unmountAll(dir string) error {
 	}
 	mounts, err := mount.OfDevice(at[0].Major, at[0].Minor)
 	for i := len(mounts) - 1; i >= 0; i-- {
-		err = errors.Join(err, syscall.Unmount(mounts[i].Point, syscall.MNT_DETACH))
+		err = errors.Join(err, unmount(mounts[i].Point))
 	}
 	return err
+}
+
+// unmount waits for users in passing, then lets the last of them finish it.
+func unmount(point string) error {
+	if mount.Unmount(point) == nil {
+		return nil
+	}
+	return syscall.Unmount(point, syscall.MNT_DETACH)
 }
 
 // detachBelow lets go of loop devices over files of the filesystem at dir.
@@ -133,8 +142,23 @@ func detach(name string) error {
 	mounts, err := mount.List()
 	for _, m := range mounts {
 		if m.Source == d.Path {
-			err = errors.Join(err, syscall.Unmount(m.Point, syscall.MNT_DETACH))
+			err = errors.Join(err, unmount(m.Point))
 		}
 	}
-	return errors.Join(err, loop.Detach(f))
+	return errors.Join(err, release(f, d))
+}
+
+// release detaches a device. Somebody on the machine who made a mount
+// namespace while the filesystem was mounted has a copy of the mount; then the
+// device is told to go with it.
+func release(f *os.File, d loop.Device) error {
+	err := loop.Detach(f)
+	if !errors.Is(err, loop.ErrInUse) {
+		return err
+	}
+	dev, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0), dev.Close())
 }

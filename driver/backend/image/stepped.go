@@ -1,0 +1,66 @@
+package image
+
+import "context"
+
+// stepped asks step before each operation on the machine and answers with its
+// error instead, if it has one. Tests cut the backend short with it.
+type stepped struct {
+	host
+	step func(operation string) error
+}
+
+func (s *stepped) Stat(name string) (file, error) {
+	if err := s.step("stat " + name); err != nil {
+		return file{}, err
+	}
+	return s.host.Stat(name)
+}
+
+func (s *stepped) Make(ctx context.Context, name string, size int64, thick bool, c content) error {
+	if err := s.step("make " + name); err != nil {
+		return err
+	}
+	return s.host.Make(ctx, name, size, thick, c)
+}
+
+func (s *stepped) Rename(from, to string) error {
+	if err := s.step("rename " + from + " to " + to); err != nil {
+		return err
+	}
+	return s.host.Rename(from, to)
+}
+
+func (s *stepped) Extend(name string, size int64, thick bool) error {
+	if err := s.step("extend " + name); err != nil {
+		return err
+	}
+	return s.host.Extend(name, size, thick)
+}
+
+func (s *stepped) Free(name string) error {
+	if err := s.step("free " + name); err != nil {
+		return err
+	}
+	return s.host.Free(name)
+}
+
+func (s *stepped) Names(dir string) ([]string, error) {
+	if err := s.step("list " + dir); err != nil {
+		return nil, err
+	}
+	return s.host.Names(dir)
+}
+
+func (s *stepped) Device(name string, attach bool) (string, error) {
+	if err := s.step("device of " + name); err != nil {
+		return "", err
+	}
+	return s.host.Device(name, attach)
+}
+
+func (s *stepped) Detach(name string) error {
+	if err := s.step("detach " + name); err != nil {
+		return err
+	}
+	return s.host.Detach(name)
+}

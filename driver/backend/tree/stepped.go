@@ -1,0 +1,86 @@
+package tree
+
+import (
+	"context"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// Step is told of each operation on the machine before it is done, and may
+// answer with an error instead of it. Tests cut a backend short with one.
+type Step func(operation string) error
+
+// Stepped gives a Keeper and Files that ask step before each operation; a nil
+// step leaves them as they are.
+func Stepped(k Keeper, f Files, step Step) (Keeper, Files) {
+	if step == nil {
+		return k, f
+	}
+	return &steppedKeeper{k, step}, &steppedFiles{f, step}
+}
+
+type steppedKeeper struct {
+	Keeper
+	step Step
+}
+
+func (s *steppedKeeper) Stat(name string) (Dir, error) {
+	if err := s.step("stat " + name); err != nil {
+		return Dir{}, err
+	}
+	return s.Keeper.Stat(name)
+}
+
+func (s *steppedKeeper) Make(name string, limit int64) error {
+	if err := s.step("make " + name); err != nil {
+		return err
+	}
+	return s.Keeper.Make(name, limit)
+}
+
+func (s *steppedKeeper) Limit(name string, limit int64) error {
+	if err := s.step("limit " + name); err != nil {
+		return err
+	}
+	return s.Keeper.Limit(name, limit)
+}
+
+func (s *steppedKeeper) Usage(ctx context.Context, name string) (volume.Usage, error) {
+	if err := s.step("usage " + name); err != nil {
+		return volume.Usage{}, err
+	}
+	return s.Keeper.Usage(ctx, name)
+}
+
+func (s *steppedKeeper) Free(ctx context.Context, name string) error {
+	if err := s.step("free " + name); err != nil {
+		return err
+	}
+	return s.Keeper.Free(ctx, name)
+}
+
+type steppedFiles struct {
+	Files
+	step Step
+}
+
+func (s *steppedFiles) Rename(from, to string) error {
+	if err := s.step("rename " + from + " to " + to); err != nil {
+		return err
+	}
+	return s.Files.Rename(from, to)
+}
+
+func (s *steppedFiles) Names(dir string) ([]string, error) {
+	if err := s.step("list " + dir); err != nil {
+		return nil, err
+	}
+	return s.Files.Names(dir)
+}
+
+func (s *steppedFiles) InUse(name string) ([]string, error) {
+	if err := s.step("look for mounts of " + name); err != nil {
+		return nil, err
+	}
+	return s.Files.InUse(name)
+}

@@ -38,7 +38,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newStandaloneCommand())
+	root.AddCommand(newNodeCommand(), newControllerCommand(), newStandaloneCommand())
 	return root
 }
 

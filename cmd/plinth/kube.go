@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// kubeConfig is how to reach the API server: by a file, or as a pod.
+func kubeConfig(file, process string) (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", file) // "" is the pod's own
+	if err != nil {
+		return nil, fmt.Errorf("reaching the API server: %w", err)
+	}
+	cfg.UserAgent = "plinth-" + process + "/" + version
+	return cfg, nil
+}
+
+// healthTimeout bounds reading a request and ending the server.
+const healthTimeout = 5 * time.Second
+
+// serveHealth answers GET /healthz while the process lives and GET /readyz
+// while ready says so, until the context ends. An empty address serves nothing.
+func serveHealth(ctx context.Context, address string, ready func() bool) error {
+	if address == "" {
+		<-ctx.Done()
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !ready() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	})
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: healthTimeout}
+	stop := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.Background(), healthTimeout)
+		defer cancel()
+		_ = server.Shutdown(last) // the process ends anyway
+	})
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("health: %w", err)
+	}
+	return nil
+}
+
+// together runs parts of a process until the context ends or one of them
+// does, which ends them all, and joins their errors.
+func together(ctx context.Context, parts ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ended <- part(ctx) }()
+	}
+	var errs []error
+	for range parts {
+		errs = append(errs, <-ended)
+		cancel()
+	}
+	return errors.Join(errs...)
+}

@@ -92,12 +92,12 @@ func printStatus(out io.Writer, s cluster.Status, format string) error {
 		return fmt.Errorf("output %q: want text or json", format)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "cluster %s in %s: %s\n", s.Name, s.Dir, s.Phase) //nolint:errcheck // Flush reports it
+	fmt.Fprintf(w, "cluster %s in %s: %s\n", s.Name, s.Dir, s.Phase)
 	if s.API != "" {
-		fmt.Fprintf(w, "API server at 127.0.0.1:%d: %s\n", s.Port, s.API) //nolint:errcheck // Flush reports it
+		fmt.Fprintf(w, "API server at 127.0.0.1:%d: %s\n", s.Port, s.API)
 	}
 	for _, m := range s.Machines {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.State, m.IP, m.Ready) //nolint:errcheck // Flush reports it
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.State, m.IP, m.Ready)
 	}
 	return w.Flush()
 }

@@ -15,8 +15,8 @@ func newNode(f *flags) *cobra.Command {
 		Short: "Stop, start, kill, remove or add machines of the cluster",
 		Args:  cobra.NoArgs,
 	}
-	one := func(use, short string, do func(*cluster.Cluster, context.Context, string) error) {
-		cmd.AddCommand(&cobra.Command{
+	one := func(use, short string, do func(*cluster.Cluster, context.Context, string) error) *cobra.Command {
+		sub := &cobra.Command{
 			Use: use + " NAME…", Short: short, Args: cobra.MinimumNArgs(1),
 			RunE: func(cmd *cobra.Command, names []string) error {
 				c, err := f.cluster()
@@ -31,10 +31,15 @@ func newNode(f *flags) *cobra.Command {
 				}
 				return nil
 			},
-		})
+		}
+		cmd.AddCommand(sub)
+		return sub
 	}
 	one("stop", "Shut machines down in order; NAME-control is the control plane", (*cluster.Cluster).Stop)
-	one("kill", "End all processes of machines at once, as a power cut does", (*cluster.Cluster).Kill)
+	forget := false
+	kill := one("kill", "End all processes of machines at once, as a power cut does",
+		func(c *cluster.Cluster, ctx context.Context, name string) error { return c.Kill(ctx, name, forget) })
+	kill.Flags().BoolVar(&forget, "lose-unsynced", false, "the XFS and ext4 pools lose what was not synced (btrfs keeps it)")
 	one("start", "Boot machines that do not run", (*cluster.Cluster).Start)
 	one("remove", "Take nodes out of the cluster for good, with their disks", (*cluster.Cluster).Remove)
 	cmd.AddCommand(&cobra.Command{

@@ -28,7 +28,11 @@ func newExec(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			argv, err := c.Enter(args[0], args[1:])
+			command := args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			argv, err := c.Enter(args[0], command)
 			if err != nil {
 				return err
 			}

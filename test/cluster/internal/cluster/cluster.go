@@ -113,5 +113,5 @@ func NewLog(out *os.File) *Log { return &Log{out: out, began: time.Now()} }
 
 // Printf writes one line.
 func (l *Log) Printf(format string, args ...any) {
-	fmt.Fprintf(l.out, "%6.1fs  %s\n", time.Since(l.began).Seconds(), fmt.Sprintf(format, args...)) //nolint:errcheck // progress only
+	fmt.Fprintf(l.out, "%6.1fs  %s\n", time.Since(l.began).Seconds(), fmt.Sprintf(format, args...))
 }

@@ -52,23 +52,34 @@ func (c *Cluster) Stop(ctx context.Context, name string) error {
 	return c.onMachine(ctx, name, func(ctx context.Context, m plan.Machine) error { return c.end(ctx, m, true) })
 }
 
-// Kill cuts the power of the machine called name; its disks stay.
-func (c *Cluster) Kill(ctx context.Context, name string) error {
-	return c.onMachine(ctx, name, func(ctx context.Context, m plan.Machine) error { return c.end(ctx, m, false) })
+// Kill cuts the power of the machine called name; its disks stay. With forget
+// they lose what was not synced, where the filesystem can be told to.
+func (c *Cluster) Kill(ctx context.Context, name string, forget bool) error {
+	return c.onMachine(ctx, name, func(ctx context.Context, m plan.Machine) error {
+		if forget && !m.IsControl() {
+			if err := c.forgetUnsynced(m); err != nil {
+				return err
+			}
+		}
+		return c.end(ctx, m, false)
+	})
 }
 
 // Start boots the machine called name and waits until it is of use. One that
 // runs is left alone.
 func (c *Cluster) Start(ctx context.Context, name string) error {
-	return c.onMachine(ctx, name, func(ctx context.Context, m plan.Machine) error {
-		if c.store.Get().Machines[m.Name].Init.Alive() {
-			return nil
-		}
-		if m.IsControl() {
-			return c.startControl(ctx, m)
-		}
+	return c.onMachine(ctx, name, c.start)
+}
+
+func (c *Cluster) start(ctx context.Context, m plan.Machine) error {
+	switch {
+	case c.store.Get().Machines[m.Name].Init.Alive():
+		return nil
+	case m.IsControl():
+		return c.startControl(ctx, m)
+	default:
 		return c.startNode(ctx, m)
-	})
+	}
 }
 
 // Remove takes the node called name out of the cluster for good, with its Node

@@ -74,8 +74,7 @@ func (c *Cluster) reuse(ctx context.Context, o plan.Options, dirs map[string]str
 	if err != nil {
 		return false, err
 	}
-	control := st.Machines[plan.Control(c.Name).Name]
-	if st.Phase != state.Up || st.BootID != boot || control == nil || !control.Init.Alive() {
+	if st.Phase != state.Up || st.BootID != boot {
 		c.Log.Printf("cleaning away an interrupted cluster %s", c.Name)
 		return true, c.destroy(ctx)
 	}
@@ -87,11 +86,9 @@ func (c *Cluster) reuse(ctx context.Context, o plan.Options, dirs map[string]str
 			return false, fmt.Errorf("cluster %s runs another build of %s: end it first with down", c.Name, group)
 		}
 	}
-	for _, m := range c.machines() {
-		if !st.Machines[m.Name].Init.Alive() {
-			if err := c.startNode(ctx, m); err != nil {
-				return false, err
-			}
+	for _, m := range c.machines() { // the control plane comes first
+		if err := c.start(ctx, m); err != nil {
+			return false, err
 		}
 	}
 	api, err := c.client(st)

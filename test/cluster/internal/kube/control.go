@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/plinth-csi/plinth/test/cluster/internal/machine"
 	"github.com/plinth-csi/plinth/test/cluster/internal/pki"
@@ -68,7 +69,8 @@ const corefile = `.:53 {
 func ControlUnits(o plan.Options) []machine.Unit {
 	return []machine.Unit{
 		{Name: "etcd", Argv: etcd(o), Last: true},
-		{Name: "kube-apiserver", Argv: apiserver(), After: []string{"tcp:" + etcdAddress}},
+		// It lingers over watches that nobody ends; all it knows is in etcd.
+		{Name: "kube-apiserver", Argv: apiserver(), After: []string{"tcp:" + etcdAddress}, Grace: 2 * time.Second},
 		{Name: "kube-controller-manager", Argv: controllerManager(o), After: []string{"tcp:" + apiAddress}},
 		{Name: "kube-scheduler", Argv: scheduler(), After: []string{"tcp:" + apiAddress}},
 		{Name: "coredns", Argv: []string{BinDNS + "/coredns", "-conf", config + "/Corefile"}, After: []string{"tcp:" + apiAddress}},

@@ -117,8 +117,8 @@ var tunables = []string{
 // shieldTunables lets the machine change copies instead of the host's tunables.
 func shieldTunables(root string) error {
 	for _, name := range tunables {
-		real := filepath.Join(root, "proc/sys", name)
-		value, err := os.ReadFile(real)
+		own := filepath.Join(root, "proc/sys", name)
+		value, err := os.ReadFile(own)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -132,7 +132,7 @@ func shieldTunables(root string) error {
 		if err := os.WriteFile(shield, value, 0o644); err != nil {
 			return err
 		}
-		if err := mount(shield, real, "", unix.MS_BIND, ""); err != nil {
+		if err := mount(shield, own, "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
 	}

@@ -49,12 +49,16 @@ func (m *supervisor) end(u Unit) {
 	if ended == nil {
 		return
 	}
+	grace := unitGrace
+	if u.Grace > 0 {
+		grace = u.Grace
+	}
 	// ESRCH cannot be: only reap frees the number, and then it closes ended.
 	_ = unix.Kill(pid, unix.SIGTERM)
 	select {
 	case <-ended:
 		return
-	case <-time.After(unitGrace):
+	case <-time.After(grace):
 	}
 	_ = unix.Kill(pid, unix.SIGKILL)
 	<-ended
@@ -67,11 +71,8 @@ func (m *supervisor) endContainers() {
 	for _, pid := range m.others() {
 		_ = unix.Kill(pid, unix.SIGTERM)
 	}
-	for time.Now().Before(deadline) {
-		if !slices.ContainsFunc(m.others(), catchesTERM) {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
+	for slices.ContainsFunc(m.others(), catchesTERM) && time.Now().Before(deadline) {
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

@@ -6,6 +6,8 @@
 // everything in the process namespace at once, then drops its mounts.
 package machine
 
+import "time"
+
 // Spec is what process 1 needs to know. It travels as JSON.
 type Spec struct {
 	Name   string // also the host name
@@ -41,6 +43,8 @@ type Unit struct {
 	Gated bool
 	// Last units end after all others, when everything they serve has ended.
 	Last bool
+	// Grace is how long the unit may take to end; 0: a generous default.
+	Grace time.Duration
 }
 
 // Words that the parent says to process 1 after the spec. If the parent ends

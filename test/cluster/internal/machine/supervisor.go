@@ -74,7 +74,7 @@ func (m *supervisor) keep(u Unit) {
 			<-ended
 			fmt.Fprintf(m.logs[u.Name], "process 1: %s ended after %v\n", u.Name, time.Since(began).Round(time.Millisecond))
 		}
-		time.Sleep(retryUnit)
+		<-time.After(retryUnit)
 	}
 }
 
@@ -87,7 +87,7 @@ func await(address string) {
 			c.Close() //nolint:errcheck // it was only a knock
 			return
 		}
-		time.Sleep(retryAddress)
+		<-time.After(retryAddress)
 	}
 }
 

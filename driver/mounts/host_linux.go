@@ -24,7 +24,8 @@ func (Machine) Bind(source, target string, flags mount.Flags) error {
 	return mount.BindPath(source, target, flags)
 }
 
-// Mount implements Host. The filesystem is repaired first if nobody has it mounted.
+// Mount implements Host. A filesystem that nobody has mounted is repaired and
+// grown first.
 func (m Machine) Mount(ctx context.Context, dev, target, fsType string, options []string) error {
 	major, minor, err := device.Number(dev)
 	if err != nil {
@@ -35,7 +36,7 @@ func (m Machine) Mount(ctx context.Context, dev, target, fsType string, options 
 		return err
 	}
 	if len(others) == 0 {
-		if err := fsck.Repair(ctx, m.Runner, dev, fsType); err != nil {
+		if err := fsck.Prepare(ctx, m.Runner, dev, fsType); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plinth-csi/plinth/driver/host/device"
 )
 
 // vfsOptions are the mount options that the kernel takes as flags, not as
@@ -96,6 +98,9 @@ func grow(target string) error {
 	defer dir.Close()
 	switch m.FSType {
 	case "ext4":
+		if fills, err := ext4Fills(m); err == nil && fills {
+			return nil
+		}
 		return growExt4(int(dir.Fd()), size)
 	case "xfs":
 		return growXFS(int(dir.Fd()), size)
@@ -123,7 +128,24 @@ func growExt4(fd int, size int64) error {
 		return err
 	}
 	blocks := uint64(size / st.Bsize)
-	return ioctl(fd, ext4ResizeFS, unsafe.Pointer(&blocks))
+	err := ioctl(fd, ext4ResizeFS, unsafe.Pointer(&blocks))
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("ext4 grows while it is mounted only for a process with CAP_SYS_RESOURCE; it grows without when it is mounted next: %w", err)
+	}
+	return err
+}
+
+// ext4Fills spares a filesystem that has nothing to grow the request, which
+// needs CAP_SYS_RESOURCE even then.
+func ext4Fills(m Mount) (bool, error) {
+	major, minor, err := device.Number(m.Source)
+	if err != nil {
+		return false, err
+	}
+	if major != m.Major || minor != m.Minor {
+		return false, errors.New("the node of the device is another's")
+	}
+	return device.Ext4Fills(m.Source)
 }
 
 func growXFS(fd int, size int64) error {

@@ -1,0 +1,132 @@
+//go:build root
+
+package sanity
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
+)
+
+// Sizes in bytes. A volume has to be large enough for XFS (mkfs.xfs refuses
+// less than 300 MiB).
+const (
+	diskSize   = 6 << 30
+	volumeSize = 320 << 20
+	expandedTo = 448 << 20
+)
+
+// startTimeout bounds how long `plinth standalone` takes to answer.
+const startTimeout = 30 * time.Second
+
+// TestStandalone runs csi-sanity against `plinth standalone` over real
+// filesystems, and prints how each went.
+func TestStandalone(t *testing.T) {
+	loopfs.NeedRoot(t)
+	binary := filepath.Join(t.TempDir(), "plinth")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "../..", "-o", binary, "./cmd/plinth").CombinedOutput(); err != nil {
+		t.Fatalf("build plinth: %v\n%s", err, out)
+	}
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "backend\ton\taccess\tfsType\tpassed\tfailed\tskipped\tseconds")
+	for _, c := range []struct {
+		backend, settings, disk, access, fsType string
+	}{
+		{"btrfs", "backend: auto", "btrfs", "mount", ""},
+		{"image", "backend: image", "xfs", "mount", "ext4"},
+		{"image", "backend: image", "xfs", "mount", "xfs"},
+		{"image", "backend: image", "xfs", "block", ""},
+		{"image", "backend: image", "ext4", "mount", "ext4"},
+		{"image", "backend: image", "ext4", "block", ""},
+		{"directory", "backend: directory, quota: none", "xfs", "mount", ""},
+		{"directory", "backend: directory, quota: none", "ext4", "mount", ""},
+	} {
+		t.Run(fmt.Sprintf("%s/%s/%s%s", c.backend, c.disk, c.access, c.fsType), func(t *testing.T) {
+			began := time.Now()
+			disk := loopfs.New(t, loopfs.Options{Type: c.disk, Size: diskSize})
+			s := suite{Address: standalone(t, binary, disk.Dir, c.settings), AccessType: c.access, Size: volumeSize, ExpandTo: expandedTo}
+			s.Parameters = map[string]string{"pool": "fast", "volumeType": "csi"}
+			if c.fsType != "" {
+				s.Parameters["csi.storage.k8s.io/fstype"] = c.fsType
+			}
+			n := run(t, s)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.1f\n", c.backend, c.disk, c.access, c.fsType, n.Passed, n.Failed, n.Skipped, time.Since(began).Seconds())
+			left(t, disk.Dir)
+		})
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("\ncsi-sanity against plinth standalone\n%s\n", &table)
+}
+
+// standalone starts plinth over a disk and returns its address once it
+// answers. The test's end stops it, and fails if it does not stop orderly.
+func standalone(t *testing.T, binary, disk, settings string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "plinth") // a socket's path is short (unix(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pools := filepath.Join(dir, "pools.yaml")
+	if err := os.WriteFile(pools, fmt.Appendf(nil, "pools:\n- {name: fast, path: %s, %s}\n", disk, settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	var log bytes.Buffer
+	cmd := exec.Command(binary, "standalone", "--node-name=node-1", "--pools-file="+pools, "--endpoint="+endpoint, "--mounts-dir="+filepath.Join(dir, "mounts"), "--debug")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait(), os.RemoveAll(dir))
+		if err != nil {
+			t.Errorf("stop plinth: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the end of plinth's log:\n%s", log.Bytes()[max(0, log.Len()-20000):])
+		}
+	})
+	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	if _, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Fatalf("plinth does not answer: %v", err)
+	}
+	return endpoint
+}
+
+// left fails the test if the suite, which deletes what it makes, left
+// anything in the pool.
+func left(t *testing.T, disk string) {
+	t.Helper()
+	for _, dir := range []string{"volumes", ".plinth/volumes", ".plinth/tmp", ".plinth/trash"} {
+		entries, err := os.ReadDir(filepath.Join(disk, dir))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range entries {
+			t.Errorf("left behind: %s/%s", dir, e.Name())
+		}
+	}
+}

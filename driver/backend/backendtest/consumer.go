@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
+	"golang.org/x/sys/unix"
 )
 
 // background outlives the test's own context, for cleaning up.
@@ -117,7 +119,31 @@ func (c *consumer) require(t *testing.T, tag string) {
 }
 
 // fill writes until it fails or until limit bytes, and says how many went in.
-func (c *consumer) fill(limit int64) (int64, error) {
+func (c *consumer) fill(limit int64) (written int64, err error) {
+	asContainer(func() { written, err = c.write(limit) })
+	return written, err
+}
+
+// asContainer runs f on a thread of its own without CAP_SYS_RESOURCE, which a
+// container has only when it is privileged, and with which ext4 ignores quotas
+// (linux: fs/quota/dquot.c, ignore_hardlimit).
+func asContainer(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if unix.Capget(&header, &caps[0]) == nil {
+			caps[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+			_ = unix.Capset(&header, &caps[0])
+		}
+		f()
+	}()
+	<-done
+}
+
+func (c *consumer) write(limit int64) (int64, error) {
 	name := c.device
 	flags := 0
 	if c.dir != "" {

@@ -171,20 +171,31 @@ func (m *machine) Free(ctx context.Context, name string) error {
 		return err
 	}
 	defer parent.Close()
-	if err := subvolume.Delete(parent, path.Base(name)); err != nil {
+	// Deleting what is nested in it writes to it, and it may be full.
+	g := subvolume.GroupOf(level, id)
+	if err := subvolume.Limit(m.dir.File(), g, subvolume.Unlimited); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := subvolume.WaitDeleted(ctx, parent, id); err != nil {
+	ids, err := subvolume.Delete(parent, path.Base(name))
+	if err != nil {
 		return err
 	}
-	return m.removeGroups(id)
+	if err := subvolume.WaitDeleted(ctx, parent, ids...); err != nil {
+		return err
+	}
+	return m.removeGroups(id, ids...)
 }
 
-// removeGroups removes the groups of a subvolume that is gone. One that still
-// counts something (an extent that a snapshot shares, a nested subvolume that
-// is being freed) stays until the pool is opened again.
-func (m *machine) removeGroups(id subvolume.ID) error {
-	for _, g := range []subvolume.Group{subvolume.GroupOf(level, id), subvolume.GroupOf(0, id)} {
+// removeGroups removes the group of a volume that is gone, after those of its
+// subvolumes, where the kernel has not done that itself. A group that still
+// counts something (an extent that a snapshot shares) stays until the pool is
+// opened again.
+func (m *machine) removeGroups(id subvolume.ID, members ...subvolume.ID) error {
+	var groups []subvolume.Group
+	for _, member := range append(members, id) {
+		groups = append(groups, subvolume.GroupOf(0, member))
+	}
+	for _, g := range append(groups, subvolume.GroupOf(level, id)) {
 		if err := subvolume.RemoveGroup(m.dir.File(), g); err != nil && !errors.Is(err, unix.EBUSY) {
 			return err
 		}

@@ -7,6 +7,12 @@
 // up. Sizes are rounded up to a multiple of 4096 bytes, the unit in which XFS
 // keeps limits; Info.Size tells the result.
 //
+// Two kinds of consumer can get past a limit: on ext4 a process with
+// CAP_SYS_RESOURCE in the initial user namespace (a privileged container), for
+// which the kernel ignores quotas; and a process of the initial user namespace
+// that gives a file of its own another project on purpose. Neither can on
+// btrfs or in an image.
+//
 // With QuotaNone nothing limits a volume: Capacity.Enforced is false,
 // Info.Size 0 and Info.Allocated -1, and Usage walks the volume.
 package directory

@@ -142,11 +142,19 @@ func (d *Dir) Mkdir(name string, perm fs.FileMode) error {
 }
 
 // Rename moves from to to, both below d, and makes that durable. It never
-// replaces: fs.ErrExist if to is there.
+// replaces: fs.ErrExist if to is there. Immutable and append-only flags of from
+// are cleared if they are in the way.
 func (d *Dir) Rename(from, to string) error {
 	err := d.at("rename", from, func(fromParent int, fromBase string) error {
 		return d.at("rename to", to, func(toParent int, toBase string) error {
-			return unix.Renameat2(fromParent, fromBase, toParent, toBase, unix.RENAME_NOREPLACE)
+			rename := func() error {
+				return unix.Renameat2(fromParent, fromBase, toParent, toBase, unix.RENAME_NOREPLACE)
+			}
+			err := rename()
+			if err == unix.EPERM && clearFlagsOf(fromParent, fromBase) {
+				err = rename()
+			}
+			return err
 		})
 	})
 	if err != nil {

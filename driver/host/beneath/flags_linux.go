@@ -20,3 +20,14 @@ func clearFlags(fd, flags int) {
 	}
 	_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, have&^flags)
 }
+
+// clearFlagsOf is clearFlags of a name, for what stops a removal; false if it
+// could not be opened.
+func clearFlagsOf(parent int, name string) bool {
+	fd, err := openat2(parent, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	clearFlags(fd, immutableFlag|appendFlag)
+	return unix.Close(fd) == nil
+}

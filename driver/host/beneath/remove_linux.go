@@ -172,13 +172,7 @@ func unflagged(parent int, name string, op func() error) error {
 	if err != unix.EPERM && err != unix.EACCES {
 		return err
 	}
-	if fd, e := openat2(parent, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0); e == nil {
-		clearFlags(fd, immutableFlag|appendFlag)
-		_ = unix.Close(fd)
-	}
-	if fd, e := openat2(parent, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); e == nil {
-		clearFlags(fd, immutableFlag|appendFlag)
-		_ = unix.Close(fd)
-	}
+	clearFlagsOf(parent, ".")
+	clearFlagsOf(parent, name)
 	return op()
 }

@@ -70,17 +70,25 @@ func EnableQuota(f *os.File) (QuotaMode, error) {
 	if err != nil || mode != QuotaOff {
 		return mode, err
 	}
-	for _, cmd := range []uint64{quotaEnableSimple, quotaEnable} {
-		args := quotaCtlArgs{cmd: cmd}
-		_, err = ioctl(f, iocQuotaCtl, unsafe.Pointer(&args))
-		if err == nil {
-			return Quota(f)
-		}
-		if err != unix.EINVAL && err != unix.EOPNOTSUPP {
-			break
-		}
+	err = enable(f, quotaEnableSimple)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = enable(f, quotaEnable)
 	}
-	return QuotaOff, fmt.Errorf("enable quotas on %s: %w", f.Name(), err)
+	if err != nil {
+		return QuotaOff, err
+	}
+	return Quota(f)
+}
+
+// EnableFullQuota switches full quotas on, where none are.
+func EnableFullQuota(f *os.File) error { return enable(f, quotaEnable) }
+
+func enable(f *os.File, cmd uint64) error {
+	args := quotaCtlArgs{cmd: cmd}
+	if _, err := ioctl(f, iocQuotaCtl, unsafe.Pointer(&args)); err != nil {
+		return fmt.Errorf("enable quotas on %s: %w", f.Name(), err)
+	}
+	return nil
 }
 
 // CreateGroup makes a group; one that is there stays.
@@ -112,6 +120,9 @@ func Assign(f *os.File, member, parent Group) error {
 	}
 	return nil
 }
+
+// Unlimited takes a limit away.
+const Unlimited = -1
 
 // Limit sets how many bytes a group may reference; it holds at once.
 func Limit(f *os.File, g Group, bytes int64) error {

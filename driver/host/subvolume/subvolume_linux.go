@@ -80,34 +80,35 @@ func Snapshot(source, parent *os.File, name string, readOnly bool) error {
 }
 
 // Delete takes the subvolume of that name out of an open directory, with all
-// subvolumes inside it. Its bytes come back later: see WaitDeleted. fs.ErrNotExist
-// if it is not there.
-func Delete(parent *os.File, name string) error {
+// subvolumes inside it, and says which they were. Their bytes come back later:
+// see WaitDeleted. fs.ErrNotExist if it is not there.
+func Delete(parent *os.File, name string) ([]ID, error) {
 	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("delete subvolume %s/%s: %w", parent.Name(), name, err)
+		return nil, fmt.Errorf("delete subvolume %s/%s: %w", parent.Name(), name, err)
 	}
 	dir := os.NewFile(uintptr(fd), parent.Name()+"/"+name)
 	defer dir.Close()
 	if is, err := IsSubvolume(dir); err != nil || !is {
-		return errors.Join(fmt.Errorf("delete subvolume %s: it is none", dir.Name()), err)
+		return nil, errors.Join(fmt.Errorf("delete subvolume %s: it is none", dir.Name()), err)
 	}
 	id, err := Of(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	unlock(dir)
-	if err := deleteNested(dir, id); err != nil {
-		return err
+	nested, err := deleteNested(dir, id)
+	if err != nil {
+		return nil, err
 	}
 	args := volArgs{}
 	if err := setName(args.name[:], name); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := ioctl(parent, iocSnapDestroy, unsafe.Pointer(&args)); err != nil {
-		return fmt.Errorf("delete subvolume %s: %w", dir.Name(), err)
+		return nil, fmt.Errorf("delete subvolume %s: %w", dir.Name(), err)
 	}
-	return nil
+	return append(nested, id), nil
 }
 
 // unlock takes off what an owner may have set so that nothing in the
@@ -127,19 +128,19 @@ func unlock(dir *os.File) {
 // deleteNested deletes the subvolumes that anybody made inside one, the
 // innermost first. They are found in the tree of roots, so it does not matter
 // what paths lead to them.
-func deleteNested(f *os.File, id ID) error {
+func deleteNested(f *os.File, id ID) ([]ID, error) {
 	order, err := descendants(f, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := len(order) - 1; i >= 0; i-- {
 		args := volArgsV2{flags: subvolByID}
 		binary.NativeEndian.PutUint64(args.name[:], uint64(order[i]))
 		if _, err := ioctl(f, iocSnapDestroyV2, unsafe.Pointer(&args)); err != nil && err != unix.ENOENT {
-			return fmt.Errorf("delete subvolume %d nested in %d: %w", order[i], id, err)
+			return nil, fmt.Errorf("delete subvolume %d nested in %d: %w", order[i], id, err)
 		}
 	}
-	return nil
+	return order, nil
 }
 
 // descendants lists the subvolumes inside one, parents before children.

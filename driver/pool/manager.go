@@ -48,6 +48,7 @@ type Manager struct {
 	wake  chan struct{} // a pool may be opened now that could not be before
 
 	reopening sync.Mutex
+	closing   sync.WaitGroup // lost pools whose operations have not all ended
 }
 
 // slot is the place of one configured pool, open or not.
@@ -87,6 +88,7 @@ func (m *Manager) Close() {
 			p.close()
 		}
 	}
+	m.closing.Wait()
 }
 
 // Reopen looks at every pool: one that is no longer what it was stops
@@ -112,11 +114,11 @@ func (m *Manager) reopen(ctx context.Context, s *slot) bool {
 	if p != nil { // it is open, and what is at its path is something else
 		fault := asFault(s.cfg, err)
 		m.opts.Log.Warn("pool lost", logPool, s.cfg.Name, logReason, fault.Reason, logError, fault.Error())
-		if s.detach(fault) == p {
-			go func() { // operations under way may take long on a disk that is gone
-				p.close()
+		if lost := s.detach(fault); lost != nil {
+			m.closing.Go(func() { // operations under way may take long on a disk that is gone
+				lost.close()
 				m.poke()
-			}()
+			})
 		}
 	}
 	s.mu.Lock()

@@ -102,7 +102,7 @@ func (m *Manager) existing(ctx context.Context, p *pool, req volume.Request) (vo
 	case e.State == ready:
 		return e.volume(p.node), true, differs
 	case e.State == creating && differs == nil:
-		r, err := p.create(ctx, e.record)
+		r, err := p.create(ctx, e.record, req.LimitBytes)
 		return r.volume(p.node), true, err
 	}
 	return volume.Volume{}, false, p.destroy(ctx, e.record)
@@ -152,7 +152,7 @@ func (m *Manager) createIn(ctx context.Context, s *slot, req volume.Request) (vo
 	if a := p.backend.Abilities(); req.Mode == volume.Filesystem && req.FSType == "" && len(a.FSTypes) > 0 {
 		req.FSType = a.FSTypes[0]
 	}
-	r, err := p.create(ctx, p.newRecord(req))
+	r, err := p.create(ctx, p.newRecord(req), req.LimitBytes)
 	if err != nil {
 		return volume.Volume{}, err
 	}

@@ -36,8 +36,9 @@ func (p *pool) lockVolume(id volume.ID) (release func(), err error) {
 	return func() { _ = f.Close() }, nil // closing is what unlocks
 }
 
-// create makes a volume or resumes one that was cut while it was made.
-func (p *pool) create(ctx context.Context, r record) (record, error) {
+// create makes a volume or resumes one that was cut while it was made. limit
+// is the most that it may have, in bytes; 0 is no bound.
+func (p *pool) create(ctx context.Context, r record, limit int64) (record, error) {
 	switch e, err := p.records.get(r.Spec.ID); {
 	case errors.Is(err, volume.ErrNotFound):
 		if err := p.vacant(ctx, r.Spec.ID); err != nil {
@@ -53,7 +54,14 @@ func (p *pool) create(ctx context.Context, r record) (record, error) {
 	default:
 		return record{}, fmt.Errorf("volume %s is %s: %w", r.Spec.ID, e.State, volume.ErrBusy)
 	}
-	if _, err := p.backend.Ensure(ctx, r.Spec); err != nil {
+	info, err := p.backend.Ensure(ctx, r.Spec)
+	if err == nil {
+		r.Spec.Size = exact(r.Spec, info)
+		if limit > 0 && r.Spec.Size > limit {
+			err = fmt.Errorf("%w: pool %s makes it %d bytes, allowed are %d", volume.ErrOutOfRange, p.cfg.Name, r.Spec.Size, limit)
+		}
+	}
+	if err != nil {
 		return record{}, p.giveUp(ctx, r, err)
 	}
 	r.State = ready
@@ -61,6 +69,16 @@ func (p *pool) create(ctx context.Context, r record) (record, error) {
 		return record{}, err
 	}
 	return r, nil
+}
+
+// exact is the size of a volume that the backend has made. A consumer sees the
+// size of a block device, which a backend rounds up to its sectors; in a
+// filesystem the limit is what was asked, and what lies beyond is of no use.
+func exact(s volume.Spec, made volume.Info) int64 {
+	if s.Mode == volume.Block {
+		return max(s.Size, made.Size)
+	}
+	return s.Size
 }
 
 // vacant refuses to make a volume over data that no record explains.
@@ -148,7 +166,8 @@ func (p *pool) expand(ctx context.Context, r record, size int64) (record, error)
 func (p *pool) grow(ctx context.Context, r record) (record, error) {
 	spec := r.Spec
 	spec.Size = r.GrowTo
-	if _, err := p.backend.Ensure(ctx, spec); err != nil {
+	info, err := p.backend.Ensure(ctx, spec)
+	if err != nil {
 		err = fmt.Errorf("expand volume %s: %w", r.Spec.ID, err)
 		if ctx.Err() == nil && p.stillSmall(ctx, r) {
 			r.GrowTo = 0
@@ -156,7 +175,7 @@ func (p *pool) grow(ctx context.Context, r record) (record, error) {
 		}
 		return record{}, err
 	}
-	r.Spec.Size, r.GrowTo = spec.Size, 0
+	r.Spec.Size, r.GrowTo = exact(spec, info), 0
 	if err := p.records.put(r); err != nil {
 		return record{}, err
 	}

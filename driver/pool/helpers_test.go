@@ -1,0 +1,102 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/backend/memory"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// testCapacity is the size, in bytes, of the pools in these tests.
+const testCapacity = 10 << 30
+
+// testOptions are one pool of memory over dir.
+func testOptions(dir string) Options {
+	return Options{
+		Config: Config{Pools: []PoolConfig{{Name: "fast", Path: dir, Backend: BackendMemory, Overcommit: 1, Line: 2}}},
+		Node:   "node-1", ClusterID: "c1", Log: slog.New(slog.DiscardHandler),
+		Backends: map[string]OpenBackend{BackendMemory: openMemory},
+	}
+}
+
+func openMemory(ctx context.Context, cfg PoolConfig) (backend.Opened, error) {
+	return memory.Open(ctx, memory.Options{Dir: cfg.Path, Capacity: testCapacity})
+}
+
+func open(t *testing.T, o Options) *Manager {
+	t.Helper()
+	m, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+func request(name string, size int64) volume.Request {
+	return volume.Request{Spec: volume.Spec{Size: size, Mode: volume.Filesystem}, Name: name}
+}
+
+func create(t *testing.T, m *Manager, name string, size int64) volume.Volume {
+	t.Helper()
+	v, err := m.Create(t.Context(), request(name, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+var errCut = errors.New("cut")
+
+// cutter ends the world at its n-th step: nothing that is tried from then on
+// has any effect. A negative n never cuts.
+type cutter struct {
+	n   int
+	cut bool
+}
+
+func (c *cutter) step(string) error {
+	if c.cut || c.n == 0 {
+		c.cut = true
+		return errCut
+	}
+	c.n--
+	return nil
+}
+
+// cutBackend is a backend that is cut before a call has any effect, or after
+// all of it and before its caller learns of it.
+type cutBackend struct {
+	backend.Opened
+	*cutter
+}
+
+func (b cutBackend) Ensure(ctx context.Context, s volume.Spec) (volume.Info, error) {
+	if err := b.step("before Ensure"); err != nil {
+		return volume.Info{}, err
+	}
+	info, err := b.Opened.Ensure(ctx, s)
+	return info, errors.Join(err, b.step("after Ensure"))
+}
+
+func (b cutBackend) Remove(ctx context.Context, id volume.ID) error {
+	if err := b.step("before Remove"); err != nil {
+		return err
+	}
+	return errors.Join(b.Opened.Remove(ctx, id), b.step("after Remove"))
+}
+
+// cutOptions are testOptions with everything that changes the disk cut at c.
+func cutOptions(dir string, c *cutter) Options {
+	o := testOptions(dir)
+	o.step = c.step
+	o.Backends = map[string]OpenBackend{BackendMemory: func(ctx context.Context, cfg PoolConfig) (backend.Opened, error) {
+		b, err := openMemory(ctx, cfg)
+		return cutBackend{b, c}, err
+	}}
+	return o
+}

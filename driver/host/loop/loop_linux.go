@@ -207,7 +207,9 @@ func Find(file *os.File) (Device, bool, error) {
 	return Device{}, false, nil
 }
 
-// List finds every loop device of the machine that has a file behind it.
+// List finds every loop device of the machine that has a file behind it. One
+// that cannot tell what is behind it is left out: its file's filesystem has
+// failed, and so would asking for that file.
 func List() ([]Device, error) {
 	// Only a bound device has a folder "loop" in sysfs.
 	bound, err := filepath.Glob("/sys/block/loop*/loop")
@@ -220,36 +222,22 @@ func List() ([]Device, error) {
 		if err != nil {
 			continue
 		}
-		d, bound, err := read(n)
+		dev, err := openDevice(n, unix.O_RDONLY)
+		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) {
+			continue // let go meanwhile
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read loop%d: %w", n, err)
 		}
-		if bound {
-			out = append(out, d)
+		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+		dev.Close()
+		if err != nil {
+			continue
 		}
+		out = append(out, Device{Path: dev.Name(), FileDev: info.Device, FileInode: info.Inode,
+			DirectIO: info.Flags&flagDirectIO != 0, flags: info.Flags})
 	}
 	return out, nil
-}
-
-// read asks device n what is behind it; it may have been let go meanwhile.
-func read(n int) (d Device, bound bool, err error) {
-	dev, err := openDevice(n, unix.O_RDONLY)
-	if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) {
-		return Device{}, false, nil
-	}
-	if err != nil {
-		return Device{}, false, err
-	}
-	defer dev.Close()
-	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-	if err == unix.ENXIO {
-		return Device{}, false, nil
-	}
-	if err != nil {
-		return Device{}, false, err
-	}
-	return Device{Path: dev.Name(), FileDev: info.Device, FileInode: info.Inode,
-		DirectIO: info.Flags&flagDirectIO != 0, flags: info.Flags}, true, nil
 }
 
 // Resize makes the device as large as its file has become.

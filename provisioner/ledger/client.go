@@ -131,7 +131,11 @@ func (c *Client) OwnNode(ctx context.Context, n *v1alpha1.PlinthNode, owner meta
 // ClusterID is what tells this cluster from others: the UID of the namespace
 // kube-system, which lives as long as the cluster.
 func (c *Client) ClusterID(ctx context.Context) (string, error) {
-	body, err := c.rest.Get().AbsPath("/api/v1/namespaces/kube-system").Do(ctx).Raw()
+	result := c.rest.Get().AbsPath("/api/v1/namespaces/kube-system").Do(ctx)
+	if err := result.Error(); err != nil { // unlike Raw's, it says what the server said
+		return "", wrap(err, "reading namespace", "kube-system")
+	}
+	body, err := result.Raw()
 	if err != nil {
 		return "", wrap(err, "reading namespace", "kube-system")
 	}

@@ -49,8 +49,8 @@ anonymous:
   - path: /healthz
 `
 
-// corefile answers for the cluster and for nothing else: no query leaves it.
-const corefile = `.:53 {
+// corefile answers for the cluster, and that there is nothing else: no query leaves it.
+const corefile = plan.Domain + `:53 in-addr.arpa:53 ip6.arpa:53 {
     errors
     ready
     kubernetes ` + plan.Domain + ` in-addr.arpa ip6.arpa {
@@ -58,10 +58,13 @@ const corefile = `.:53 {
         pods insecure
         ttl 5
     }
+    cache 5
+}
+.:53 {
+    errors
     template ANY ANY {
         rcode NXDOMAIN
     }
-    cache 5
 }
 `
 

@@ -131,6 +131,7 @@ func (c *Controller) assemble() {
 	}
 	shared := core{
 		driver: c.cfg.Driver, view: c.view, slow: &slowNodes{},
+		patience: defaultPatience, callPatience: defaultCallPatience,
 		picture: newPicture(func(name string) *corev1.Node { return orNil(c.nodes.Get(name)) }),
 	}
 	c.volumes = &Volumes{core: shared}

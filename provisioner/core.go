@@ -13,10 +13,14 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
-// patience is how long a worker waits for a node before it turns to another
+// defaultPatience is how long a worker waits for a node before it turns to another
 // claim. A node that has just let a worker wait that long is not waited for
 // again until it answers, so a dead node holds up nobody (promise 10).
-const patience = 2 * time.Second
+const defaultPatience = 2 * time.Second
+
+// defaultCallPatience bounds a call of the CSI controller service, whose
+// caller may have set no deadline.
+const defaultCallPatience = time.Minute
 
 // core makes and deletes volumes through the ledger. It is what the library's
 // provisioner and the CSI controller service have in common.
@@ -25,6 +29,8 @@ type core struct {
 	view    *ledger.View
 	picture *picture
 	slow    *slowNodes
+	// patience is how long a worker waits, callPatience a CSI call.
+	patience, callPatience time.Duration
 }
 
 // write places a volume and writes its intent. The error is a

@@ -35,7 +35,7 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 			return err
 		}
 	}
-	if v, err = p.await(ctx, v, cached, patience, gone); err != nil || gone(v) {
+	if v, err = p.await(ctx, v, cached, p.patience, gone); err != nil || gone(v) {
 		return err
 	}
 	p.freeing.add(name, pv.Name)

@@ -74,7 +74,7 @@ func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 			return p.notPlaced(&w, err)
 		}
 		written := v
-		if v, err = p.await(ctx, v, cached, patience, settled); err != nil {
+		if v, err = p.await(ctx, v, cached, p.patience, settled); err != nil {
 			return nil, controller.ProvisioningNoChange, err
 		}
 		if !settled(v) {
@@ -161,7 +161,7 @@ func (p *Provisioner) turnedDown(ctx context.Context, w *order, v *v1alpha1.Plin
 	if err := p.view.DeleteVolume(ctx, v); err != nil {
 		return controller.ProvisioningNoChange, errors.Join(fault, err), true
 	}
-	now, err := p.await(ctx, v, true, patience, gone)
+	now, err := p.await(ctx, v, true, p.patience, gone)
 	if err != nil {
 		return controller.ProvisioningNoChange, errors.Join(fault, err), true
 	}

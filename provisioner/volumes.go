@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -16,10 +15,6 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/bytesize"
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
-
-// callPatience bounds a call of the CSI controller service whose caller has
-// set no deadline.
-const callPatience = time.Minute
 
 // Volumes makes volumes for the CSI controller service (driver.Volumes): what
 // standalone does on its own pools, this does through the ledger, and the
@@ -42,7 +37,7 @@ func (s *Volumes) Create(ctx context.Context, r volume.Request) (volume.Volume, 
 		if err != nil {
 			return volume.Volume{}, err
 		}
-		if v, err = s.await(ctx, v, cached, callPatience, settled); err != nil {
+		if v, err = s.await(ctx, v, cached, s.callPatience, settled); err != nil {
 			return volume.Volume{}, busy(err)
 		}
 		switch {
@@ -57,7 +52,7 @@ func (s *Volumes) Create(ctx context.Context, r volume.Request) (volume.Volume, 
 		if err := s.view.DeleteVolume(ctx, v); err != nil {
 			return volume.Volume{}, errors.Join(fault, err)
 		}
-		if _, err := s.await(ctx, v, true, callPatience, gone); err != nil || !elsewhere(v) {
+		if _, err := s.await(ctx, v, true, s.callPatience, gone); err != nil || !elsewhere(v) {
 			return volume.Volume{}, errors.Join(fault, err)
 		}
 		place.Avoid[placement.PoolKey{Node: v.Spec.NodeName, Pool: v.Spec.Pool}] = true
@@ -91,7 +86,7 @@ func (s *Volumes) Delete(ctx context.Context, id volume.ID) error {
 	if err := s.view.DeleteVolume(ctx, v); err != nil {
 		return err
 	}
-	v, err = s.await(ctx, v, cached, callPatience, func(v *v1alpha1.PlinthVolume) bool {
+	v, err = s.await(ctx, v, cached, s.callPatience, func(v *v1alpha1.PlinthVolume) bool {
 		return v == nil || v.Status.Reason == v1alpha1.ReasonInUse
 	})
 	if err != nil {
@@ -146,7 +141,7 @@ func (s *Volumes) Expand(ctx context.Context, id volume.ID, size int64) (volume.
 		cached = false
 	}
 	asked := v.Generation
-	v, err = s.await(ctx, v, cached, callPatience, func(v *v1alpha1.PlinthVolume) bool {
+	v, err = s.await(ctx, v, cached, s.callPatience, func(v *v1alpha1.PlinthVolume) bool {
 		return v == nil || v.Status.Size.Value() >= size || (v.Status.ObservedGeneration >= asked && v.Status.Reason != "")
 	})
 	switch {

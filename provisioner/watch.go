@@ -132,6 +132,9 @@ func (c *Controller) claimGone(o any) {
 	}
 	if claim, ok := o.(*corev1.PersistentVolumeClaim); ok {
 		c.provisioner.parked.drop(claim.UID)
+		if c.provisioner.limiter.rouse(string(claim.UID)) {
+			c.wakeClaim(claim.UID) // so that the library forgets it
+		}
 		c.chores.volume(volumeName(claim.UID))
 	}
 }

@@ -111,8 +111,9 @@ type Agent struct {
 	publish chan struct{}
 
 	mu        sync.Mutex
-	unchecked map[string]bool // volumes whose data has not been looked at since pools changed
-	strangers []volume.ID     // volumes that no object explains
+	unchecked map[string]bool      // volumes whose data has not been looked at since pools changed
+	strangers []volume.ID          // volumes that no object explains
+	owed      map[volume.ID]string // by pool: to be deleted when their pool comes back
 }
 
 // New validates the configuration.
@@ -130,6 +131,7 @@ func New(cfg Config) (*Agent, error) {
 		queue:     workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry)),
 		publish:   make(chan struct{}, 1),
 		unchecked: map[string]bool{},
+		owed:      map[volume.ID]string{},
 	}
 	return a, a.watch()
 }

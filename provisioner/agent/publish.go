@@ -71,6 +71,7 @@ func (a *Agent) publishing(ctx context.Context) {
 // publishNow writes the status of the node if it says anything new. An
 // untimely one, on the slow timer, is written only for a change that matters.
 func (a *Agent) publishNow(ctx context.Context, timely bool) error {
+	a.settle(ctx)
 	pools := a.cfg.Engine.Pools(ctx)
 	now, err := a.current(ctx)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -163,11 +164,40 @@ func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 		}
 	}
 	err := a.cfg.Engine.Delete(ctx, v.Spec.Pool, id)
-	neverMade := v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed
-	if neverMade && (errors.Is(err, volume.ErrPoolUnavailable) || errors.Is(err, volume.ErrInvalid)) {
-		return nil // it was refused for want of that pool: there is nothing to free
+	refused := v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed
+	if refused && (errors.Is(err, volume.ErrPoolUnavailable) || errors.Is(err, volume.ErrInvalid)) {
+		// It was refused for want of that pool, and its claim must not wait
+		// for a disk that may never come back. Should an earlier try, cut
+		// before it was reported, have left something there, it goes when the
+		// pool comes.
+		a.owe(id, v.Spec.Pool)
+		return nil
 	}
 	return err
+}
+
+func (a *Agent) owe(id volume.ID, pool string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.owed[id] = pool
+}
+
+// settle deletes what could not be looked at when its object was let go. No
+// pod was ever given such a volume.
+func (a *Agent) settle(ctx context.Context) {
+	a.mu.Lock()
+	owed := maps.Clone(a.owed)
+	a.mu.Unlock()
+	for id, pool := range owed {
+		if _, there := a.get(string(id)); !there {
+			if err := a.cfg.Engine.Delete(ctx, pool, id); err != nil {
+				continue // its pool is still away
+			}
+		}
+		a.mu.Lock()
+		delete(a.owed, id)
+		a.mu.Unlock()
+	}
 }
 
 // write puts down the status of v if it says anything new.

@@ -169,11 +169,11 @@ func create[T any, P object[T]](m *Memory, op string, kept func() map[string]*T,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := in.GetName()
-	if err := m.admit(op, name); err != nil {
-		return nil, err
-	}
 	if _, ok := kept()[name]; ok {
 		return nil, apierrors.NewAlreadyExists(resourceOf(op), name)
+	}
+	if err := m.admit(op, name); err != nil {
+		return nil, err
 	}
 	out := in.DeepCopy()
 	o := P(out)

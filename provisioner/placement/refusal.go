@@ -101,10 +101,7 @@ func (w Why) spaceRank() int64 {
 
 // unknownPool: the class names pools that no node has.
 func (f *Refusal) unknownPool() bool {
-	if len(f.Request.Pools) == 0 || len(f.Request.Nodes) > 0 {
-		return false
-	}
-	return !slices.ContainsFunc(f.Request.Pools, func(p string) bool { return slices.Contains(f.PoolNames, p) })
+	return len(f.Request.Pools) > 0 && !slices.ContainsFunc(f.Request.Pools, func(p string) bool { return slices.Contains(f.PoolNames, p) })
 }
 
 func (f *Refusal) groups() string {

@@ -52,9 +52,33 @@ type Opened interface {
 	Close() error
 }
 
-// Snapshotter is a backend that can copy a volume at one point in time.
+// Snapshotter is a backend that can copy a volume as it was at one point in
+// time. IDs of snapshots are of their own kind: a snapshot and a volume may
+// have the same. What is said of Backend holds here too: every method may be
+// called again after a crash inside it, and absence on removal is no error.
 type Snapshotter interface {
-	Snapshot(ctx context.Context, src, dst volume.ID) error
+	// Snapshot makes the snapshot id of the volume src, or finds it made; it
+	// is whole when it returns. ErrNotFound without the volume.
+	Snapshot(ctx context.Context, src, id volume.ID) (Snapshot, error)
+	// RemoveSnapshot returns once the bytes that only it held are free.
+	RemoveSnapshot(ctx context.Context, id volume.ID) error
+	// GetSnapshot reads one from disk; ErrNotFound if it is not whole.
+	GetSnapshot(ctx context.Context, id volume.ID) (Snapshot, error)
+	// ListSnapshots reads all from disk.
+	ListSnapshots(ctx context.Context) ([]Snapshot, error)
+	// Restore makes the volume s with the content of a snapshot, of at least
+	// its size: ErrOutOfRange if smaller. A volume of that ID that is there is
+	// taken for the one made before, and grown if s asks for more.
+	Restore(ctx context.Context, id volume.ID, s volume.Spec) (volume.Info, error)
+	// Clone is Restore from a volume as it is now.
+	Clone(ctx context.Context, src volume.ID, s volume.Spec) (volume.Info, error)
+}
+
+// Snapshot is what a backend finds on disk of a snapshot.
+type Snapshot struct {
+	ID        volume.ID
+	Size      int64 // bytes, the size of the volume when it was taken; the least for a restore
+	Allocated int64 // bytes that removing it would free; -1 where that is not known cheaply
 }
 
 // Source is what an attached volume offers to mount. Exactly one of Dir and

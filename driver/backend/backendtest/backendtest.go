@@ -46,6 +46,8 @@ type Harness struct {
 	// Trees says that volumes are directories in the pool, so that a hostile
 	// owner's tree is the backend's to remove.
 	Trees bool
+	// Snapshots says that the backend is a backend.Snapshotter.
+	Snapshots bool
 	// Cuts says that pools have OpenCut.
 	Cuts bool
 }
@@ -77,6 +79,10 @@ func Run(t *testing.T, h Harness) {
 		{"Concurrent", testConcurrent, nil},
 		{"UsageIsOfThisVolumeAlone", testUsage, nil},
 		{"AttachIsIdempotent", testAttach, nil},
+		{"SnapshotAndRestore", testSnapshotAndRestore, func(h Harness) bool { return h.Snapshots }},
+		{"Clone", testClone, func(h Harness) bool { return h.Snapshots }},
+		{"SnapshotFreesBytes", testSnapshotFrees, func(h Harness) bool { return h.Snapshots }},
+		{"SnapshotCutAtEveryStep", testSnapshotCuts, func(h Harness) bool { return h.Snapshots && h.Cuts }},
 	} {
 		if c.only != nil && !c.only(h) {
 			continue

@@ -42,7 +42,7 @@ func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 	if !is {
 		return nil, fmt.Errorf("%w: it is not on btrfs", volume.ErrUnsupported)
 	}
-	if _, err := subvolume.EnableQuota(m.dir.File()); err != nil {
+	if m.mode, err = subvolume.EnableQuota(m.dir.File()); err != nil {
 		return nil, err
 	}
 	if err := layout.Prepare(m.dir.Mkdir); err != nil {
@@ -53,12 +53,25 @@ func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Btrfs{Tree: t}, m.sweepGroups()
+	b := &Btrfs{Tree: t, machine: m, step: step}
+	return b, errors.Join(m.sealSnapshots(ctx), m.sweepGroups())
 }
 
 // machine is the Keeper over btrfs.
 type machine struct {
-	dir *beneath.Dir
+	dir  *beneath.Dir
+	mode subvolume.QuotaMode
+}
+
+// groupOf is the group that limits a subvolume. Under full quotas it is the
+// subvolume's own: no other would count what is nested, and putting one that
+// holds something already, a clone, into another takes a rescan of the whole
+// filesystem.
+func (m *machine) groupOf(id subvolume.ID) subvolume.Group {
+	if m.mode == subvolume.QuotaSimple {
+		return subvolume.GroupOf(level, id)
+	}
+	return subvolume.GroupOf(0, id)
 }
 
 // open opens the root of a subvolume.
@@ -90,7 +103,7 @@ func (m *machine) group(name string) (subvolume.GroupUsage, error) {
 		return subvolume.GroupUsage{}, err
 	}
 	defer f.Close()
-	u, _, err := subvolume.Usage(f, subvolume.GroupOf(level, id))
+	u, _, err := subvolume.Usage(f, m.groupOf(id))
 	return u, err
 }
 
@@ -136,7 +149,11 @@ func (m *machine) Limit(name string, limit int64) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	pool, g := m.dir.File(), subvolume.GroupOf(level, id)
+	pool, g := m.dir.File(), m.groupOf(id)
+	own := subvolume.GroupOf(0, id)
+	if own == g {
+		return errors.Join(subvolume.Limit(pool, g, limit), subvolume.Commit(pool))
+	}
 	if err := subvolume.CreateGroup(pool, g); err != nil {
 		return err
 	}
@@ -144,7 +161,7 @@ func (m *machine) Limit(name string, limit int64) error {
 	if err := subvolume.Limit(pool, g, limit); err != nil {
 		return err
 	}
-	if err := subvolume.Assign(pool, subvolume.GroupOf(0, id), g); err != nil {
+	if err := subvolume.Assign(pool, own, g); err != nil {
 		return err
 	}
 	return subvolume.Commit(pool)
@@ -172,8 +189,7 @@ func (m *machine) Free(ctx context.Context, name string) error {
 	}
 	defer parent.Close()
 	// Deleting what is nested in it writes to it, and it may be full.
-	g := subvolume.GroupOf(level, id)
-	if err := subvolume.Limit(m.dir.File(), g, subvolume.Unlimited); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := subvolume.Limit(m.dir.File(), m.groupOf(id), subvolume.Unlimited); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	ids, err := subvolume.Delete(parent, path.Base(name))

@@ -136,38 +136,6 @@ func TestLockedSubvolume(t *testing.T) {
 	requireNoGroups(t, fs.Dir)
 }
 
-// TestFullQuotas: quotas that somebody switched on are left in their mode, and
-// limits hold.
-func TestFullQuotas(t *testing.T) {
-	fs := loopfs.New(t, loopfs.Options{Type: "btrfs"})
-	dir, err := os.Open(fs.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	if err := subvolume.EnableFullQuota(dir); err != nil {
-		t.Fatal(err)
-	}
-	b, err := Open(t.Context(), Options{Dir: fs.Dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	if mode, err := subvolume.Quota(dir); err != nil || mode != subvolume.QuotaFull {
-		t.Fatalf("mode %v, %v", mode, err)
-	}
-	s := volume.Spec{ID: "full", Mode: volume.Filesystem, Size: 64 << 20}
-	if _, err := b.Ensure(t.Context(), s); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := fill(filepath.Join(fs.Dir, "volumes/full/file"), 200<<20); !errors.Is(err, unix.EDQUOT) || n > s.Size {
-		t.Errorf("wrote %d bytes: %v", n, err)
-	}
-	if err := b.Remove(t.Context(), s.ID); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestRefusesOtherFilesystems(t *testing.T) {
 	fs := loopfs.New(t, loopfs.Options{Type: "ext4"})
 	if _, err := Open(t.Context(), Options{Dir: fs.Dir}); !errors.Is(err, volume.ErrUnsupported) {

@@ -16,9 +16,11 @@ import (
 // The places, relative to the pool's path.
 const (
 	Volumes = "volumes"
-	Private = ".plinth"
-	Tmp     = ".plinth/tmp"
-	Trash   = ".plinth/trash"
+	// Snapshots is made with the first of them.
+	Snapshots = "snapshots"
+	Private   = ".plinth"
+	Tmp       = ".plinth/tmp"
+	Trash     = ".plinth/trash"
 )
 
 // making is before an ID in the names of what is being made or freed.

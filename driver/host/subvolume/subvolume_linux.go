@@ -79,6 +79,20 @@ func Snapshot(source, parent *os.File, name string, readOnly bool) error {
 	return nil
 }
 
+// SetReadOnly makes the subvolume whose root is open read-only for everybody.
+func SetReadOnly(root *os.File) error {
+	var flags uint64
+	_, err := ioctl(root, iocGetFlags, unsafe.Pointer(&flags))
+	if err == nil && flags&subvolReadOnly == 0 {
+		flags |= subvolReadOnly
+		_, err = ioctl(root, iocSetFlags, unsafe.Pointer(&flags))
+	}
+	if err != nil {
+		return fmt.Errorf("make subvolume %s read-only: %w", root.Name(), err)
+	}
+	return nil
+}
+
 // Delete takes the subvolume of that name out of an open directory, with all
 // subvolumes inside it, and says which they were. Their bytes come back later:
 // see WaitDeleted. fs.ErrNotExist if it is not there.

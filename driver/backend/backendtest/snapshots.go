@@ -1,0 +1,215 @@
+package backendtest
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+func (e *env) snapshotter(t *testing.T) backend.Snapshotter {
+	t.Helper()
+	s, ok := e.b.(backend.Snapshotter)
+	if !ok {
+		t.Fatal("this backend takes no snapshots")
+	}
+	return s
+}
+
+// testSnapshotAndRestore takes a snapshot under a consumer, writes on, and
+// finds in the restored volume what was there at that time.
+func testSnapshotAndRestore(t *testing.T, e *env) {
+	b := e.snapshotter(t)
+	s := e.spec("source")
+	e.ensure(t, s)
+	c := e.use(t, s.ID)
+	c.put(t, "before")
+	for range 2 {
+		snap, err := b.Snapshot(t.Context(), s.ID, "snap")
+		if err != nil || snap.ID != "snap" || snap.Size != s.Size {
+			t.Fatalf("Snapshot: %+v, %v", snap, err)
+		}
+		c.put(t, "after")
+	}
+	e.done(t, s.ID, c)
+	e.remove(t, s.ID) // a snapshot does not need its volume
+	e.reopen(t)
+	b = e.snapshotter(t)
+
+	larger := e.spec("restored")
+	larger.Size *= 2
+	for range 2 {
+		info, err := b.Restore(t.Context(), "snap", larger)
+		if err != nil || info.Size != larger.Size {
+			t.Fatalf("Restore: %+v, %v", info, err)
+		}
+	}
+	c = e.use(t, larger.ID)
+	c.require(t, "before")
+	if c.dir != "" {
+		if found := names(t, c.dir); contains(found, "after") {
+			t.Errorf("what was written after the snapshot is in it: %q", found)
+		}
+	}
+	c.put(t, "own")
+	e.done(t, larger.ID, c)
+
+	smaller := e.spec("smaller")
+	smaller.Size /= 2
+	requireError(t, second(b.Restore(t.Context(), "snap", smaller)), volume.ErrOutOfRange)
+	requireError(t, second(b.Restore(t.Context(), "absent", larger)), volume.ErrNotFound)
+	requireError(t, second(b.Snapshot(t.Context(), "absent", "other")), volume.ErrNotFound)
+	requireError(t, second(b.Snapshot(t.Context(), "restored", "../x")), volume.ErrInvalid)
+	e.requireSnapshots(t, "snap")
+	for range 2 {
+		if err := b.RemoveSnapshot(t.Context(), "snap"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	requireError(t, second(b.GetSnapshot(t.Context(), "snap")), volume.ErrNotFound)
+	c = e.use(t, larger.ID) // nor does a restored volume its snapshot
+	c.require(t, "before")
+	c.require(t, "own")
+	e.done(t, larger.ID, c)
+	e.remove(t, larger.ID)
+}
+
+// testClone clones a volume under its consumer; the two go their own ways.
+func testClone(t *testing.T, e *env) {
+	b := e.snapshotter(t)
+	s, copied := e.spec("source"), e.spec("clone")
+	e.ensure(t, s)
+	c := e.use(t, s.ID)
+	c.put(t, "before")
+	if info, err := b.Clone(t.Context(), s.ID, copied); err != nil || info.Size != s.Size {
+		t.Fatalf("Clone: %+v, %v", info, err)
+	}
+	c.put(t, "after")
+	d := e.use(t, copied.ID)
+	d.require(t, "before")
+	if e.Enforced {
+		if n, err := d.fill(4 * s.Size); !isFull(err) || n > s.Size {
+			t.Errorf("%d bytes went into a clone of %d bytes: %v", n, s.Size, err)
+		}
+	}
+	e.done(t, s.ID, c)
+	e.done(t, copied.ID, d)
+	e.remove(t, s.ID)
+	d = e.use(t, copied.ID)
+	d.require(t, "before")
+	e.done(t, copied.ID, d)
+	e.remove(t, copied.ID)
+}
+
+// testSnapshotFrees: bytes that only a snapshot holds come back with it.
+func testSnapshotFrees(t *testing.T, e *env) {
+	b := e.snapshotter(t)
+	s := e.spec("source")
+	e.ensure(t, s)
+	before := e.free(t)
+	c := e.use(t, s.ID)
+	if n, err := c.fill(s.Size / 2); err != nil {
+		t.Fatalf("after %d bytes: %v", n, err)
+	}
+	if err := second(b.Snapshot(t.Context(), s.ID, "snap")); err != nil {
+		t.Fatal(err)
+	}
+	e.done(t, s.ID, c)
+	e.remove(t, s.ID)
+	if held := before - e.free(t); held < s.Size/2-e.Overhead {
+		t.Errorf("the snapshot holds %d bytes, %d were written", held, s.Size/2)
+	}
+	if err := b.RemoveSnapshot(t.Context(), "snap"); err != nil {
+		t.Fatal(err)
+	}
+	if lost := before - e.free(t); lost > e.Overhead {
+		t.Errorf("%d bytes are not back", lost)
+	}
+}
+
+// testSnapshotCuts is testCuts for what makes and removes snapshots and copies.
+func testSnapshotCuts(t *testing.T, e *env) {
+	s, copied := e.spec("source"), e.spec("cut")
+	e.ensure(t, s)
+	c := e.use(t, s.ID)
+	c.put(t, "before")
+	e.done(t, s.ID, c)
+	take := func(ctx context.Context, b backend.Backend) error {
+		return second(b.(backend.Snapshotter).Snapshot(ctx, s.ID, "snap"))
+	}
+	drop := func(ctx context.Context, b backend.Backend) error {
+		return errors.Join(b.Remove(ctx, copied.ID), b.(backend.Snapshotter).RemoveSnapshot(ctx, "snap"))
+	}
+	for _, c := range []struct {
+		name       string
+		before, do func(context.Context, backend.Backend) error
+		copied     bool
+		snapshots  []volume.ID
+	}{
+		{"take", drop, take, false, []volume.ID{"snap"}},
+		{"restore", func(ctx context.Context, b backend.Backend) error { return errors.Join(drop(ctx, b), take(ctx, b)) },
+			func(ctx context.Context, b backend.Backend) error {
+				return second(b.(backend.Snapshotter).Restore(ctx, "snap", copied))
+			}, true, []volume.ID{"snap"}},
+		{"clone", drop, func(ctx context.Context, b backend.Backend) error {
+			return second(b.(backend.Snapshotter).Clone(ctx, s.ID, copied))
+		}, true, nil},
+		{"drop", take, drop, false, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for n := 0; ; n++ {
+				if n > maxCuts {
+					t.Fatalf("not through after %d operations", n)
+				}
+				if err := c.before(t.Context(), e.b); err != nil {
+					t.Fatal(err)
+				}
+				if !e.cutOnce(t, n, c.do, func(bool) bool { return true }) {
+					break
+				}
+				if err := c.do(t.Context(), e.b); err != nil {
+					t.Fatalf("repeated after a cut before operation %d: %v", n, err)
+				}
+				e.requireSnapshots(t, c.snapshots...)
+				if c.copied {
+					u := e.use(t, copied.ID)
+					u.require(t, "before")
+					e.done(t, copied.ID, u)
+				}
+				e.checkInvariants(t)
+			}
+		})
+	}
+	if err := drop(t.Context(), e.b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (e *env) requireSnapshots(t *testing.T, want ...volume.ID) {
+	t.Helper()
+	found, err := e.snapshotter(t).ListSnapshots(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	onDisk := names(t, filepath.Join(e.pool.Dir, "snapshots"))
+	if len(found) != len(want) || len(onDisk) != len(want) {
+		t.Fatalf("ListSnapshots says %+v, on disk are %q, want %q", found, onDisk, want)
+	}
+	for _, id := range want {
+		if err := second(e.snapshotter(t).GetSnapshot(t.Context(), id)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}

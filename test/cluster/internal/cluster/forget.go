@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plinth-csi/plinth/test/cluster/internal/loop"
 	"github.com/plinth-csi/plinth/test/cluster/internal/plan"
+	"github.com/plinth-csi/plinth/test/cluster/internal/state"
 )
 
 const (
@@ -27,6 +29,14 @@ func (c *Cluster) forgetUnsynced(m plan.Machine) error {
 	record := c.store.Get().Machines[m.Name]
 	if !record.Init.Alive() {
 		return nil
+	}
+	// Of a file on a filesystem that has ended the kernel no longer says which it is.
+	family, err := loop.Family(c.diskFiles(m))
+	if err != nil {
+		return err
+	}
+	if err := c.store.Update(func(s *state.State) { s.Machines[m.Name].Loops = family }); err != nil {
+		return err
 	}
 	for _, d := range disks {
 		if d.fs == "" {

@@ -163,6 +163,7 @@ func (c *Cluster) end(ctx context.Context, m plan.Machine, orderly bool) error {
 	ctx, cancel := context.WithTimeout(ctx, killGrace)
 	defer cancel()
 	err := errors.Join(
+		loop.DetachFamily(ctx, record.Loops),
 		loop.DetachAll(ctx, c.diskFiles(m)),
 		cgroup.Remove(ctx, m.Name),
 	)
@@ -173,7 +174,7 @@ func (c *Cluster) end(ctx context.Context, m plan.Machine, orderly bool) error {
 		return fmt.Errorf("end machine %s: %w", m.Name, err)
 	}
 	return c.store.Update(func(s *state.State) {
-		s.Machines[m.Name].Init = nil
+		s.Machines[m.Name].Init, s.Machines[m.Name].Loops = nil, nil
 		s.Machines[m.Name].Stopped = true
 	})
 }

@@ -34,6 +34,9 @@ func (c *Cluster) Up(ctx context.Context, o plan.Options) error {
 	if err := tools.EnsurePackages(ctx, c.Log.Printf); err != nil {
 		return err
 	}
+	if err := raiseHostLimits(); err != nil {
+		return err
+	}
 	dirs, err := c.Cache.Build(ctx, tools.Names(), c.Log.Printf)
 	if err != nil {
 		return err

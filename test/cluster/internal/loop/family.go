@@ -19,6 +19,11 @@ func DetachAll(ctx context.Context, files []string) error {
 	if err != nil {
 		return err
 	}
+	return DetachFamily(ctx, family)
+}
+
+// DetachFamily frees what Family found, the youngest first.
+func DetachFamily(ctx context.Context, family []Device) error {
 	var errs []error
 	for _, d := range slices.Backward(family) {
 		errs = append(errs, Detach(ctx, d))

@@ -25,7 +25,7 @@ type ID struct{ Dev, Inode uint64 }
 type Device struct {
 	Path    string // /dev/loopN
 	Rdev    uint64 // its own device number
-	Backing ID
+	Backing ID     // of the file behind it
 	File    string // the kernel's idea of the path of the file behind it: a hint only
 }
 
@@ -38,7 +38,8 @@ func IDOf(path string) (ID, error) {
 	return ID{Dev: st.Dev, Inode: st.Ino}, nil
 }
 
-// List returns all loop devices of this machine that are in use.
+// List returns the loop devices of this machine that are in use, but for those
+// whose file lies on a filesystem that has been shut down.
 func List() ([]Device, error) {
 	backed, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
@@ -50,6 +51,9 @@ func List() ([]Device, error) {
 		d, err := status("/dev/" + name)
 		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) {
 			continue // detached meanwhile
+		}
+		if errors.Is(err, unix.EIO) {
+			continue // on a filesystem that is shut down: nobody can tell whose it is
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look at /dev/%s: %w", name, err)
@@ -149,10 +153,12 @@ func configure(path string, backing *os.File) error {
 func Detach(ctx context.Context, d Device) error {
 	for {
 		now, err := status(d.Path)
-		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) || (err == nil && now.Backing != d.Backing) {
+		switch {
+		case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENOENT):
 			return nil
-		}
-		if err == nil {
+		case err == nil && now.Backing != d.Backing:
+			return nil
+		case err == nil, errors.Is(err, unix.EIO): // the latter: see List
 			// In use, it only marks the device to go with its last user.
 			err = clearFD(d.Path)
 		}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/plinth-csi/plinth/test/cluster/internal/loop"
 	"github.com/plinth-csi/plinth/test/cluster/internal/plan"
 )
 
@@ -33,6 +34,9 @@ type Machine struct {
 	Index   int      `json:"index"`
 	Stopped bool     `json:"stopped,omitempty"` // on purpose, by node stop or node kill
 	Init    *Process `json:"init,omitempty"`    // its process 1, when it was started
+	// Loops are the loop devices on its disks, when these are about to become
+	// unrecognisable.
+	Loops []loop.Device `json:"loops,omitempty"`
 }
 
 // State is the file DIR/state.json.

@@ -26,7 +26,7 @@ func checkOptions(v volume.Volume, u volume.Use, src backend.Source) error {
 	allowed := mountOptions()
 	if v.Mode == volume.Block {
 		if len(u.Options) > 0 {
-			return fmt.Errorf("%w: volume %s is a block device and takes no mount options", volume.ErrInvalid, v.ID)
+			return fmt.Errorf("%w: mount option %.60q for volume %s, which is a block device and takes none", volume.ErrInvalid, u.Options[0], v.ID)
 		}
 		return nil
 	}

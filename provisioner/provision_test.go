@@ -13,6 +13,7 @@ import (
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
+	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
 func TestProvision(t *testing.T) {
@@ -159,13 +160,22 @@ func TestProvision(t *testing.T) {
 func (b *bed) seen(nodes int) {
 	b.t.Helper()
 	limit := time.After(20 * time.Second)
-	for len(b.provisioner.picture.all()) < nodes || !b.view.Synced() {
+	for reporting(b.provisioner.picture.all()) < nodes {
 		select {
 		case <-limit:
 			b.t.Fatal("the reports of the nodes do not come")
 		case <-b.stirred():
 		}
 	}
+}
+
+func reporting(nodes []placement.Node) (n int) {
+	for _, node := range nodes {
+		if len(node.Pools) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // stirred is ready after the next change of a node or volume.

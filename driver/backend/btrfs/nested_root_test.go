@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
+	"github.com/plinth-csi/plinth/driver/host/loopfs"
 	"github.com/plinth-csi/plinth/driver/host/subvolume"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"

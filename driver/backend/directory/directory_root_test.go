@@ -9,7 +9,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/backendtest"
-	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
+	"github.com/plinth-csi/plinth/driver/host/loopfs"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
 	"github.com/plinth-csi/plinth/driver/host/loop"
+	"github.com/plinth-csi/plinth/driver/host/loopfs"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"golang.org/x/sys/unix"
 )

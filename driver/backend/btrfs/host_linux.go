@@ -107,6 +107,7 @@ func (m *machine) group(name string) (subvolume.GroupUsage, error) {
 	return u, err
 }
 
+// Stat implements tree.Keeper.
 func (m *machine) Stat(name string) (tree.Dir, error) {
 	u, err := m.group(name)
 	return tree.Dir{Limit: u.Limit, Exclusive: u.Exclusive}, err
@@ -118,6 +119,7 @@ func (m *machine) Usage(_ context.Context, name string) (volume.Usage, error) {
 	return volume.Usage{TotalBytes: u.Limit, UsedBytes: u.Referenced, AvailableBytes: max(0, u.Limit-u.Referenced)}, err
 }
 
+// Make implements tree.Keeper.
 func (m *machine) Make(name string, limit int64) error {
 	parent, err := m.dir.OpenFile(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -167,6 +169,7 @@ func (m *machine) Limit(name string, limit int64) error {
 	return subvolume.Commit(pool)
 }
 
+// Free implements tree.Keeper.
 func (m *machine) Free(ctx context.Context, name string) error {
 	f, id, err := m.open(name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -228,7 +228,7 @@ func (m *machine) readSnapshot(id volume.ID) (backend.Snapshot, error) {
 func readSize(f *os.File) (int64, error) {
 	value := make([]byte, 20)
 	n, err := unix.Fgetxattr(int(f.Fd()), sizeAttribute, value)
-	if err == unix.ENODATA {
+	if errors.Is(err, unix.ENODATA) {
 		return 0, fmt.Errorf("%w: %s lacks the attribute %s, so it is no snapshot of Plinth's", volume.ErrInvalid, f.Name(), sizeAttribute)
 	}
 	if err != nil {

@@ -99,6 +99,7 @@ func (m *plain) open(name string) (*os.File, error) {
 	return f, err
 }
 
+// Stat implements tree.Keeper.
 func (m *plain) Stat(name string) (tree.Dir, error) {
 	f, err := m.open(name)
 	if err != nil {
@@ -107,6 +108,7 @@ func (m *plain) Stat(name string) (tree.Dir, error) {
 	return tree.Dir{Exclusive: -1}, f.Close()
 }
 
+// Make implements tree.Keeper.
 func (m *plain) Make(name string, _ int64) error {
 	if err := m.dir.Mkdir(name, 0o755); err != nil {
 		return err
@@ -114,6 +116,7 @@ func (m *plain) Make(name string, _ int64) error {
 	return m.dir.Sync(name)
 }
 
+// Limit implements tree.Keeper.
 func (m *plain) Limit(string, int64) error { return nil }
 
 // Usage walks the volume: what it may use is what the filesystem has left.
@@ -134,6 +137,7 @@ func (m *plain) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	return u, nil
 }
 
+// Free implements tree.Keeper.
 func (m *plain) Free(ctx context.Context, name string) error {
 	if err := m.dir.RemoveTree(ctx, name); err != nil {
 		if errors.Is(err, beneath.ErrMount) {

@@ -56,6 +56,7 @@ func (m *projects) quota(name string) (quota.Quota, error) {
 	return quota.Get(f, id)
 }
 
+// Stat implements tree.Keeper.
 func (m *projects) Stat(name string) (tree.Dir, error) {
 	q, err := m.quota(name)
 	return tree.Dir{Limit: q.MaxBytes, Exclusive: q.Bytes}, err
@@ -80,6 +81,7 @@ func (m *projects) Usage(ctx context.Context, name string) (volume.Usage, error)
 	return u, nil
 }
 
+// Make implements tree.Keeper.
 func (m *projects) Make(name string, limit int64) error {
 	if err := m.dir.Mkdir(name, 0o755); err != nil {
 		return err
@@ -99,6 +101,7 @@ func (m *projects) Make(name string, limit int64) error {
 	return f.Sync()
 }
 
+// Limit implements tree.Keeper.
 func (m *projects) Limit(name string, limit int64) error {
 	f, id, err := m.open(name)
 	if err != nil {

@@ -52,6 +52,7 @@ type machine struct {
 	runner run.Runner
 }
 
+// Close implements host.
 func (m *machine) Close() error { return m.dir.Close() }
 
 // open opens an image; only a regular file is one.
@@ -74,6 +75,7 @@ func (m *machine) open(name string, flags int) (*os.File, unix.Stat_t, error) {
 	return f, st, nil
 }
 
+// Stat implements host.
 func (m *machine) Stat(name string) (file, error) {
 	f, st, err := m.open(name, unix.O_RDONLY)
 	if err != nil {
@@ -82,7 +84,7 @@ func (m *machine) Stat(name string) (file, error) {
 	defer f.Close()
 	value := make([]byte, 16)
 	n, err := unix.Fgetxattr(int(f.Fd()), contentAttribute, value)
-	if err == unix.ENODATA {
+	if errors.Is(err, unix.ENODATA) {
 		return file{}, fmt.Errorf("%w: %s lacks the attribute %s, so it is no image of Plinth's", volume.ErrInvalid, name, contentAttribute)
 	}
 	if err != nil {
@@ -91,6 +93,7 @@ func (m *machine) Stat(name string) (file, error) {
 	return file{size: st.Size, allocated: st.Blocks * 512, content: content(value[:n])}, nil
 }
 
+// Make implements host.
 func (m *machine) Make(ctx context.Context, name string, size int64, thick bool, c content) error {
 	if err := m.Free(name); err != nil {
 		return err
@@ -155,8 +158,10 @@ func extend(f *os.File, size int64, thick bool) error {
 	return err
 }
 
+// Rename implements host.
 func (m *machine) Rename(from, to string) error { return m.dir.Rename(from, to) }
 
+// Extend implements host.
 func (m *machine) Extend(name string, size int64, thick bool) error {
 	f, st, err := m.open(name, unix.O_RDWR)
 	if err != nil {
@@ -207,6 +212,7 @@ func (m *machine) Free(name string) error {
 	return unix.Syncfs(int(m.dir.File().Fd()))
 }
 
+// Names implements host.
 func (m *machine) Names(dir string) ([]string, error) {
 	entries, err := m.dir.Entries(dir)
 	if err != nil {
@@ -221,6 +227,7 @@ func (m *machine) Names(dir string) ([]string, error) {
 	return names, nil
 }
 
+// Device implements host.
 func (m *machine) Device(name string, attach bool) (string, error) {
 	f, st, err := m.open(name, unix.O_RDWR)
 	if err != nil {
@@ -253,6 +260,7 @@ func checkSize(d loop.Device, size int64) error {
 	return err
 }
 
+// Detach implements host.
 func (m *machine) Detach(name string) error {
 	f, _, err := m.open(name, unix.O_RDWR)
 	if err != nil {
@@ -266,6 +274,7 @@ func (m *machine) Detach(name string) error {
 	return err
 }
 
+// Space implements host.
 func (m *machine) Space(path string) (space, error) {
 	var st unix.Statfs_t
 	var err error

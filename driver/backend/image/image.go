@@ -125,7 +125,7 @@ func open(_ context.Context, h host) (*Image, error) {
 // Close lets go of the pool's directory; volumes stay attached.
 func (b *Image) Close() error { return b.host.Close() }
 
-// Abilities: both modes, and the two filesystems that it makes.
+// Abilities are both modes, and the two filesystems that it makes.
 func (b *Image) Abilities() backend.Abilities {
 	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}}
 }

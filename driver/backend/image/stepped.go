@@ -9,6 +9,7 @@ type stepped struct {
 	step func(operation string) error
 }
 
+// Stat implements host.
 func (s *stepped) Stat(name string) (file, error) {
 	if err := s.step("stat " + name); err != nil {
 		return file{}, err
@@ -16,6 +17,7 @@ func (s *stepped) Stat(name string) (file, error) {
 	return s.host.Stat(name)
 }
 
+// Make implements host.
 func (s *stepped) Make(ctx context.Context, name string, size int64, thick bool, c content) error {
 	if err := s.step("make " + name); err != nil {
 		return err
@@ -23,6 +25,7 @@ func (s *stepped) Make(ctx context.Context, name string, size int64, thick bool,
 	return s.host.Make(ctx, name, size, thick, c)
 }
 
+// Rename implements host.
 func (s *stepped) Rename(from, to string) error {
 	if err := s.step("rename " + from + " to " + to); err != nil {
 		return err
@@ -30,6 +33,7 @@ func (s *stepped) Rename(from, to string) error {
 	return s.host.Rename(from, to)
 }
 
+// Extend implements host.
 func (s *stepped) Extend(name string, size int64, thick bool) error {
 	if err := s.step("extend " + name); err != nil {
 		return err
@@ -37,6 +41,7 @@ func (s *stepped) Extend(name string, size int64, thick bool) error {
 	return s.host.Extend(name, size, thick)
 }
 
+// Free implements host.
 func (s *stepped) Free(name string) error {
 	if err := s.step("free " + name); err != nil {
 		return err
@@ -44,6 +49,7 @@ func (s *stepped) Free(name string) error {
 	return s.host.Free(name)
 }
 
+// Names implements host.
 func (s *stepped) Names(dir string) ([]string, error) {
 	if err := s.step("list " + dir); err != nil {
 		return nil, err
@@ -51,6 +57,7 @@ func (s *stepped) Names(dir string) ([]string, error) {
 	return s.host.Names(dir)
 }
 
+// Device implements host.
 func (s *stepped) Device(name string, attach bool) (string, error) {
 	if err := s.step("device of " + name); err != nil {
 		return "", err
@@ -58,6 +65,7 @@ func (s *stepped) Device(name string, attach bool) (string, error) {
 	return s.host.Device(name, attach)
 }
 
+// Detach implements host.
 func (s *stepped) Detach(name string) error {
 	if err := s.step("detach " + name); err != nil {
 		return err

@@ -86,7 +86,7 @@ func (m *Memory) recover() error {
 // Close lets go of the directory.
 func (m *Memory) Close() error { return m.root.Close() }
 
-// Abilities: both modes; a filesystem volume is a directory.
+// Abilities are both modes; a filesystem volume is a directory.
 func (m *Memory) Abilities() backend.Abilities {
 	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}}
 }

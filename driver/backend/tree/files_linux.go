@@ -16,12 +16,16 @@ type files struct {
 	dir *beneath.Dir
 }
 
+// Close implements Files.
 func (m *files) Close() error { return m.dir.Close() }
 
+// Path implements Files.
 func (m *files) Path(name string) string { return filepath.Join(m.dir.Name(), name) }
 
+// Rename implements Files.
 func (m *files) Rename(from, to string) error { return m.dir.Rename(from, to) }
 
+// InUse implements Files.
 func (m *files) InUse(name string) ([]string, error) {
 	of, err := mount.Of(m.Path(name))
 	if err != nil {
@@ -38,6 +42,7 @@ func (m *files) InUse(name string) ([]string, error) {
 	return where, nil
 }
 
+// Names implements Files.
 func (m *files) Names(dir string) ([]string, error) {
 	entries, err := m.dir.Entries(dir)
 	if err != nil {
@@ -52,6 +57,7 @@ func (m *files) Names(dir string) ([]string, error) {
 	return names, nil
 }
 
+// Space implements Files.
 func (m *files) Space() (total, free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil {

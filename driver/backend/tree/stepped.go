@@ -24,6 +24,7 @@ type steppedKeeper struct {
 	step Step
 }
 
+// Stat implements Keeper.
 func (s *steppedKeeper) Stat(name string) (Dir, error) {
 	if err := s.step("stat " + name); err != nil {
 		return Dir{}, err
@@ -31,6 +32,7 @@ func (s *steppedKeeper) Stat(name string) (Dir, error) {
 	return s.Keeper.Stat(name)
 }
 
+// Make implements Keeper.
 func (s *steppedKeeper) Make(name string, limit int64) error {
 	if err := s.step("make " + name); err != nil {
 		return err
@@ -38,6 +40,7 @@ func (s *steppedKeeper) Make(name string, limit int64) error {
 	return s.Keeper.Make(name, limit)
 }
 
+// Limit implements Keeper.
 func (s *steppedKeeper) Limit(name string, limit int64) error {
 	if err := s.step("limit " + name); err != nil {
 		return err
@@ -45,6 +48,7 @@ func (s *steppedKeeper) Limit(name string, limit int64) error {
 	return s.Keeper.Limit(name, limit)
 }
 
+// Usage implements Keeper.
 func (s *steppedKeeper) Usage(ctx context.Context, name string) (volume.Usage, error) {
 	if err := s.step("usage " + name); err != nil {
 		return volume.Usage{}, err
@@ -52,6 +56,7 @@ func (s *steppedKeeper) Usage(ctx context.Context, name string) (volume.Usage, e
 	return s.Keeper.Usage(ctx, name)
 }
 
+// Free implements Keeper.
 func (s *steppedKeeper) Free(ctx context.Context, name string) error {
 	if err := s.step("free " + name); err != nil {
 		return err
@@ -64,6 +69,7 @@ type steppedFiles struct {
 	step Step
 }
 
+// Rename implements Files.
 func (s *steppedFiles) Rename(from, to string) error {
 	if err := s.step("rename " + from + " to " + to); err != nil {
 		return err
@@ -71,6 +77,7 @@ func (s *steppedFiles) Rename(from, to string) error {
 	return s.Files.Rename(from, to)
 }
 
+// Names implements Files.
 func (s *steppedFiles) Names(dir string) ([]string, error) {
 	if err := s.step("list " + dir); err != nil {
 		return nil, err
@@ -78,6 +85,7 @@ func (s *steppedFiles) Names(dir string) ([]string, error) {
 	return s.Files.Names(dir)
 }
 
+// InUse implements Files.
 func (s *steppedFiles) InUse(name string) ([]string, error) {
 	if err := s.step("look for mounts of " + name); err != nil {
 		return nil, err

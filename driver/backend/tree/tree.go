@@ -95,7 +95,7 @@ func New(ctx context.Context, k Keeper, f Files, o Options) (*Tree, error) {
 // Close lets go of the pool's directory.
 func (b *Tree) Close() error { return b.files.Close() }
 
-// Abilities: directories only.
+// Abilities are directories only.
 func (b *Tree) Abilities() backend.Abilities {
 	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}}
 }

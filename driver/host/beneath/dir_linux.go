@@ -77,10 +77,10 @@ func openat2(dirfd int, name string, flags int, perm fs.FileMode) (int, error) {
 	for {
 		fd, err := unix.Openat2(dirfd, name, how)
 		// EAGAIN: something was renamed while the path was walked (openat2(2)).
-		if err == unix.EINTR || err == unix.EAGAIN {
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
 			continue
 		}
-		if err == unix.EXDEV {
+		if errors.Is(err, unix.EXDEV) {
 			err = fmt.Errorf("%w: %w", ErrMount, err)
 		}
 		return fd, err
@@ -151,7 +151,7 @@ func (d *Dir) Rename(from, to string) error {
 				return unix.Renameat2(fromParent, fromBase, toParent, toBase, unix.RENAME_NOREPLACE)
 			}
 			err := rename()
-			if err == unix.EPERM && clearFlagsOf(fromParent, fromBase) {
+			if errors.Is(err, unix.EPERM) && clearFlagsOf(fromParent, fromBase) {
 				err = rename()
 			}
 			return err

@@ -122,7 +122,7 @@ func removeEntry(ctx context.Context, top, parent int, name string) error {
 		return ignoreAbsent(name, unflagged(parent, name, func() error { return unix.Unlinkat(parent, name, 0) }))
 	}
 	rmdir := func() error { return unix.Unlinkat(parent, name, unix.AT_REMOVEDIR) }
-	if err := rmdir(); err == nil || err == unix.ENOENT {
+	if err := rmdir(); err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if parent != top {
@@ -137,7 +137,7 @@ func removeEntry(ctx context.Context, top, parent int, name string) error {
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	if err := unflagged(parent, name, rmdir); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY {
+	if err := unflagged(parent, name, rmdir); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) {
 		return fmt.Errorf("%q: %w", name, err)
 	}
 	return nil // of a very large one, readdir may have missed names: the next pass
@@ -169,7 +169,7 @@ func ignoreAbsent(name string, err error) error {
 // an inode, or the directory that names it, unchangeable.
 func unflagged(parent int, name string, op func() error) error {
 	err := op()
-	if err != unix.EPERM && err != unix.EACCES {
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 		return err
 	}
 	clearFlagsOf(parent, ".")

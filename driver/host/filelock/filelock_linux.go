@@ -18,20 +18,23 @@ import (
 // ErrHeld: another holder has the lock.
 var ErrHeld = errors.New("lock held by another")
 
-// Whole is the byte that stands for the whole of what a file guards. Keys are
-// all behind it.
-const Whole = 0
+// The bytes that stand for the whole of what a file guards, and for its being
+// opened. Keys are all behind them.
+const (
+	Whole   = 0
+	Opening = 1
+)
 
 // Key gives the byte that stands for a name. Two names may share one: then
 // one of them waits or is refused without need, which is harmless.
 func Key(name string) int64 {
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, name) // a hash never fails to write
-	return int64(h.Sum64()>>2) + 1
+	return int64(h.Sum64()>>2) + Opening + 1
 }
 
 // Try locks one byte of f for writing, or returns ErrHeld at once. f is open
-// for writing and stays open for as long as the lock is to hold.
+// for reading and writing and stays open for as long as the lock is to hold.
 func Try(f *os.File, at int64) error {
 	err := set(f, unix.F_OFD_SETLK, unix.F_WRLCK, at)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
@@ -42,9 +45,15 @@ func Try(f *os.File, at int64) error {
 
 // Wait locks one byte of f for writing and waits for it if need be. It is for
 // short sections only: nothing interrupts it.
-func Wait(f *os.File, at int64) error {
+func Wait(f *os.File, at int64) error { return wait(f, unix.F_WRLCK, at) }
+
+// WaitShared is Wait for a lock that others may share and that keeps out
+// those who lock for writing.
+func WaitShared(f *os.File, at int64) error { return wait(f, unix.F_RDLCK, at) }
+
+func wait(f *os.File, kind int16, at int64) error {
 	for {
-		if err := set(f, unix.F_OFD_SETLKW, unix.F_WRLCK, at); !errors.Is(err, unix.EINTR) {
+		if err := set(f, unix.F_OFD_SETLKW, kind, at); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -42,9 +42,31 @@ func TestLocksHoldBetweenDescriptions(t *testing.T) {
 	}
 }
 
+func TestSharedLocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var files []*os.File
+	for range 3 {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		files = append(files, f)
+	}
+	if err := errors.Join(WaitShared(files[0], Opening), WaitShared(files[1], Opening)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Try(files[2], Opening); !errors.Is(err, ErrHeld) {
+		t.Errorf("a writer beside readers: %v", err)
+	}
+	if err := errors.Join(Unlock(files[0], Opening), Unlock(files[1], Opening), Try(files[2], Opening)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKeyIsBehindWhole(t *testing.T) {
 	for _, name := range []string{"", "a", "pvc-1", "pvc-2"} {
-		if Key(name) <= Whole {
+		if Key(name) <= Opening {
 			t.Errorf("Key(%q) = %d", name, Key(name))
 		}
 	}

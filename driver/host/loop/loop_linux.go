@@ -73,7 +73,7 @@ func attach(file *os.File) (Device, error) {
 			return Device{}, fmt.Errorf("find a free loop device: %w", err)
 		}
 		err = configure(n, file)
-		if err == unix.EBUSY { // another took it between the two requests
+		if errors.Is(err, unix.EBUSY) { // another took it between the two requests
 			continue
 		}
 		if err != nil {
@@ -101,7 +101,7 @@ func configure(n int, file *os.File) error {
 	}{{512, flagDirectIO}, {4096, flagDirectIO}, {512, 0}} {
 		config := &unix.LoopConfig{Fd: uint32(file.Fd()), Size: c.sector, Info: unix.LoopInfo64{Flags: c.flags}}
 		err := unix.IoctlLoopConfigure(int(dev.Fd()), config)
-		if err == unix.EINVAL && c.flags != 0 {
+		if errors.Is(err, unix.EINVAL) && c.flags != 0 {
 			continue // sectors smaller than the disk's
 		}
 		if err != nil || c.flags == 0 {
@@ -140,12 +140,12 @@ func reopen(n int, dev **os.File) error {
 func openDevice(n, flags int) (*os.File, error) {
 	name := "/dev/loop" + strconv.Itoa(n)
 	fd, err := unix.Open(name, flags|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		number, e := deviceNumber(n)
 		if e != nil {
 			return nil, errors.Join(err, e)
 		}
-		if e := unix.Mknod(name, unix.S_IFBLK|0o600, int(number)); e != nil && e != unix.EEXIST {
+		if e := unix.Mknod(name, unix.S_IFBLK|0o600, int(number)); e != nil && !errors.Is(e, unix.EEXIST) {
 			return nil, fmt.Errorf("make the node %s: %w", name, e)
 		}
 		fd, err = unix.Open(name, flags|unix.O_CLOEXEC, 0)
@@ -268,10 +268,10 @@ func Detach(file *os.File) error {
 	if err != nil || !found {
 		return err
 	}
-	if err := clear(d); err != nil {
+	if err := release(d); err != nil {
 		return fmt.Errorf("detach %s from %s: %w", file.Name(), d.Path, err)
 	}
-	for end := time.Now().Add(detachWait); ; time.Sleep(detachPoll) {
+	for end := time.Now().Add(detachWait); ; <-time.After(detachPoll) {
 		_, found, err := Find(file)
 		if err != nil || !found {
 			return err
@@ -282,14 +282,14 @@ func Detach(file *os.File) error {
 	}
 }
 
-// clear ends the device. Opening it exclusively fails while a filesystem on
+// release ends the device. Opening it exclusively fails while a filesystem on
 // it is mounted, in whatever namespace (open(2), O_EXCL on a block device).
-func clear(d Device) error {
+func release(d Device) error {
 	fd, err := unix.Open(d.Path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if err == unix.EBUSY {
+	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%w: it is mounted", ErrInUse)
 	}
-	if err == unix.ENXIO || err == unix.ENOENT {
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
@@ -301,7 +301,7 @@ func clear(d Device) error {
 	if err == nil && info.Device == d.FileDev && info.Inode == d.FileInode {
 		err = unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0)
 	}
-	if err == unix.ENXIO {
+	if errors.Is(err, unix.ENXIO) {
 		err = nil
 	}
 	return errors.Join(err, dev.Close())

@@ -122,12 +122,12 @@ func Unmount(target string) error {
 	if !mounted {
 		return nil
 	}
-	for end := time.Now().Add(unmountWait); ; time.Sleep(unmountPoll) {
+	for end := time.Now().Add(unmountWait); ; <-time.After(unmountPoll) {
 		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
 		if err == nil {
 			return nil
 		}
-		if err != unix.EBUSY || time.Now().After(end) {
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return fmt.Errorf("unmount %s: %w", target, err)
 		}
 	}

@@ -95,7 +95,7 @@ func Probe(f *os.File) error {
 func Get(f *os.File, id Project) (Quota, error) {
 	var d dqblk
 	err := quotactl(f, getQuota, id, unsafe.Pointer(&d))
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return Quota{}, nil
 	}
 	if err != nil {
@@ -120,7 +120,7 @@ func InUse(f *os.File, least, most Project) (map[Project]Quota, error) {
 	for id := least; ; {
 		var d dqblk
 		err := quotactl(f, getNextQuota, id, unsafe.Pointer(&d))
-		if err == unix.ENOENT || (err == nil && Project(d.id) > most) {
+		if errors.Is(err, unix.ENOENT) || (err == nil && Project(d.id) > most) {
 			return out, nil
 		}
 		if err != nil {

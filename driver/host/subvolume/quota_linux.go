@@ -94,7 +94,7 @@ func enable(f *os.File, cmd uint64) error {
 // CreateGroup makes a group; one that is there stays.
 func CreateGroup(f *os.File, g Group) error {
 	args := qgroupCreateArgs{create: 1, qgroupid: uint64(g)}
-	if _, err := ioctl(f, iocQgroupCreate, unsafe.Pointer(&args)); err != nil && err != unix.EEXIST {
+	if _, err := ioctl(f, iocQgroupCreate, unsafe.Pointer(&args)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("create quota group %s: %w", g, err)
 	}
 	return nil
@@ -104,7 +104,7 @@ func CreateGroup(f *os.File, g Group) error {
 // while it has members or counts bytes.
 func RemoveGroup(f *os.File, g Group) error {
 	args := qgroupCreateArgs{qgroupid: uint64(g)}
-	if _, err := ioctl(f, iocQgroupCreate, unsafe.Pointer(&args)); err != nil && err != unix.ENOENT {
+	if _, err := ioctl(f, iocQgroupCreate, unsafe.Pointer(&args)); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove quota group %s: %w", g, err)
 	}
 	return nil
@@ -115,7 +115,7 @@ func Assign(f *os.File, member, parent Group) error {
 	args := qgroupAssignArgs{assign: 1, src: uint64(member), dst: uint64(parent)}
 	// A positive result asks for a rescan: only of a member that holds
 	// something, under full quotas.
-	if _, err := ioctl(f, iocQgroupAssign, unsafe.Pointer(&args)); err != nil && err != unix.EEXIST {
+	if _, err := ioctl(f, iocQgroupAssign, unsafe.Pointer(&args)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("put quota group %s into %s: %w", member, parent, err)
 	}
 	return nil

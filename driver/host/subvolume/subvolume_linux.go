@@ -150,7 +150,7 @@ func deleteNested(f *os.File, id ID) ([]ID, error) {
 	for i := len(order) - 1; i >= 0; i-- {
 		args := volArgsV2{flags: subvolByID}
 		binary.NativeEndian.PutUint64(args.name[:], uint64(order[i]))
-		if _, err := ioctl(f, iocSnapDestroyV2, unsafe.Pointer(&args)); err != nil && err != unix.ENOENT {
+		if _, err := ioctl(f, iocSnapDestroyV2, unsafe.Pointer(&args)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("delete subvolume %d nested in %d: %w", order[i], id, err)
 		}
 	}

@@ -199,8 +199,10 @@ type found struct {
 
 // find looks for a volume in all pools. While a pool does not serve, a volume
 // that is found nowhere may be in it: the error is then ErrPoolUnavailable
-// and not ErrNotFound, which would let its data be forgotten.
+// and not ErrNotFound, which would let its data be forgotten. A volume that is
+// in two pools is served from neither.
 func (m *Manager) find(id volume.ID) (found, error) {
+	var hits []found
 	var away []error
 	for _, s := range m.slots {
 		p, release, err := s.use()
@@ -210,12 +212,23 @@ func (m *Manager) find(id volume.ID) (found, error) {
 		}
 		e, err := p.records.get(id)
 		if err == nil {
-			return found{p, e, release}, nil
+			hits = append(hits, found{p, e, release})
+			continue
 		}
 		release()
 		if !errors.Is(err, volume.ErrNotFound) {
-			return found{}, fmt.Errorf("volume %s: %w", id, err)
+			away = append(away, err)
 		}
+	}
+	if len(hits) == 1 {
+		return hits[0], nil
+	}
+	for _, h := range hits {
+		h.release()
+	}
+	if len(hits) > 1 {
+		return found{}, fmt.Errorf("volume %s: %w: pool %s and pool %s both have a record of it; find out which holds the data and move the other record away",
+			id, volume.ErrPoolUnavailable, hits[0].pool.cfg.Name, hits[1].pool.cfg.Name)
 	}
 	for _, r := range m.opts.Config.Refused {
 		if r.Reason != ReasonDuplicate {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/plinth-csi/plinth/driver/host/atomicfile"
+	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -22,10 +24,14 @@ const (
 	markerFile = privateDir + "/pool.json"
 	lockFile   = privateDir + "/lock"
 	recordsDir = privateDir + "/volumes"
+	volumesDir = "volumes"
 )
 
 // markerVersion is the version of the marker that this code writes and reads.
 const markerVersion = 1
+
+// maxMarker bounds what is read of a marker, in bytes.
+const maxMarker = 64 << 10
 
 // marker says which pool a disk is. It is written once.
 type marker struct {
@@ -46,10 +52,15 @@ func newMarker(root *os.Root, name, backend string) (marker, error) {
 	return m, atomicfile.Write(root, "", markerFile, append(data, '\n'), 0o600)
 }
 
-// readMarker reads the marker below root; fs.ErrNotExist if there is none.
-func readMarker(root *os.Root) (marker, error) {
-	data, err := root.ReadFile(markerFile)
+// readMarker reads the marker below dir, on the very filesystem that dir is
+// on; fs.ErrNotExist if there is none.
+func readMarker(dir *beneath.Dir) (marker, error) {
+	f, err := dir.OpenFile(markerFile, os.O_RDONLY, 0)
 	if err != nil {
+		return marker{}, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxMarker))
+	if err := errors.Join(err, f.Close()); err != nil {
 		return marker{}, err
 	}
 	var m marker
@@ -69,8 +80,8 @@ func readMarker(root *os.Root) (marker, error) {
 // when a disk is mounted over the path or taken away from it.
 type identity struct{ dev, ino uint64 }
 
-func identify(root *os.Root) (identity, error) {
-	fi, err := root.Stat(".")
+func identify(dir *beneath.Dir) (identity, error) {
+	fi, err := dir.File().Stat()
 	if err != nil {
 		return identity{}, err
 	}
@@ -94,16 +105,16 @@ type guard struct {
 
 // check opens the path anew and compares device and marker. It writes nothing.
 func (g guard) check() (reason, message string) {
-	root, err := os.OpenRoot(g.path)
+	dir, err := beneath.Open(g.path)
 	if err != nil {
 		return ReasonMissing, fmt.Sprintf("%s cannot be opened any more (%v); mount its disk again", g.path, err)
 	}
-	defer root.Close() //nolint:errcheck // nothing was written through it
-	id, err := identify(root)
+	defer dir.Close() //nolint:errcheck // nothing was written through it
+	id, err := identify(dir)
 	if err != nil {
 		return ReasonIO, fmt.Sprintf("%s cannot be read (%v)", g.path, err)
 	}
-	m, err := readMarker(root)
+	m, err := readMarker(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return ReasonNoMarker, fmt.Sprintf("%s has lost the marker of pool UUID %s: its disk is not mounted, or another is; mount it again", g.path, g.uuid)

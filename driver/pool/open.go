@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/host/filelock"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -69,7 +70,12 @@ func (m *Manager) open(ctx context.Context, cfg PoolConfig, known string) (*pool
 
 // start does the part of opening that may leave something to close.
 func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
-	m, err := readMarker(p.root)
+	dir, err := beneath.Open(p.cfg.Path)
+	if err != nil {
+		return p.cfg.fault(ReasonIO, "%v", err)
+	}
+	defer dir.Close() //nolint:errcheck // nothing is written through it
+	m, err := readMarker(dir)
 	found := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return p.cfg.fault(ReasonForeign, "%v; nothing was touched", err)
@@ -93,7 +99,7 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 		}
 		p.log.Info("pool set up", logUUID, m.UUID, logBackend, p.kind)
 	}
-	id, err := identify(p.root)
+	id, err := p.private(dir)
 	if err != nil {
 		return p.cfg.fault(ReasonIO, "%v", err)
 	}
@@ -110,6 +116,28 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 	}
 	p.recover(ctx)
 	return nil
+}
+
+// private keeps everybody but root out of the pool's places, and checks that
+// dir, whose marker was read, is the directory that is written to.
+func (p *pool) private(dir *beneath.Dir) (identity, error) {
+	for _, place := range []string{privateDir, recordsDir, volumesDir} {
+		if err := p.root.Chmod(place, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return identity{}, err
+		}
+	}
+	id, err := identify(dir)
+	if err != nil {
+		return identity{}, err
+	}
+	fi, err := p.root.Stat(".")
+	if err != nil {
+		return identity{}, err
+	}
+	if here, err := identityOf(fi); err != nil || here != id {
+		return identity{}, errors.Join(errors.New("the path was mounted anew while it was opened"), err)
+	}
+	return id, nil
 }
 
 // checkPath looks at the path before anything there is opened.
@@ -202,7 +230,7 @@ func (p *pool) openBackend(ctx context.Context, known map[string]OpenBackend, ma
 		if !ok {
 			return p.cfg.fault(ReasonConfig, "this plinth has no backend %s", kind)
 		}
-		b, err := open(ctx, p.cfg)
+		b, err := p.openAlone(ctx, open)
 		if err == nil {
 			p.backend, p.kind = b, kind
 			return nil
@@ -217,6 +245,22 @@ func (p *pool) openBackend(ctx context.Context, known map[string]OpenBackend, ma
 		out += "; a shared pool without project quotas needs backend: directory and quota: none, which limits no volume"
 	}
 	return p.cfg.fault(ReasonBackend, "no backend can serve %s: %s", p.cfg.Path, out)
+}
+
+// openAlone opens a backend, which then clears away what it finds unfinished.
+// In a shared pool no node makes a volume meanwhile: see making.
+func (p *pool) openAlone(ctx context.Context, open OpenBackend) (backend.Opened, error) {
+	if !p.cfg.Shared {
+		return open(ctx, p.cfg)
+	}
+	if err := filelock.Wait(p.lock, filelock.Opening); err != nil {
+		return nil, err
+	}
+	b, err := open(ctx, p.cfg)
+	if unlockErr := filelock.Unlock(p.lock, filelock.Opening); unlockErr != nil {
+		p.log.Warn("unlock pool", logError, unlockErr)
+	}
+	return b, err
 }
 
 // hasRecords reports whether there is any file among the records.

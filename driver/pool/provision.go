@@ -53,9 +53,14 @@ func complete(req volume.Request) (volume.Request, error) {
 }
 
 func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume, error) {
+	asked := splitNames(req.Pool)
 	for _, s := range m.slots {
 		p, release, err := s.use()
 		if err != nil {
+			if len(asked) != 1 && s.mayHold(asked) {
+				// It may have the volume already, and the answer was lost.
+				return volume.Volume{}, fmt.Errorf("%w; until it is back, ask for one pool by its name", err)
+			}
 			continue
 		}
 		v, found, err := m.existing(ctx, p, req)
@@ -76,6 +81,14 @@ func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume
 		}
 	}
 	return volume.Volume{}, err
+}
+
+// mayHold reports whether a pool that does not serve has served before, and is
+// among those that a request may go to.
+func (s *slot) mayHold(asked []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known != "" && (len(asked) == 0 || slices.Contains(asked, s.cfg.Name))
 }
 
 // existing looks in one pool for the volume that a request names. One that

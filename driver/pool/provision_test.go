@@ -269,3 +269,50 @@ func TestAuto(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// TestTwins: of two records of one volume none is taken for the right one.
+func TestTwins(t *testing.T) {
+	m := several(t)
+	r := request("a", 1<<30)
+	r.Pool = "dirs"
+	if _, err := m.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	twin := m.slots[0].pool
+	e, err := twin.records.get("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.slots[1].pool.records.put(e.record); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"get": second(m.Get(t.Context(), "a")), "attach": second(m.Attach(t.Context(), "a")), "delete": m.Delete(t.Context(), "a"),
+	} {
+		if !errors.Is(err, volume.ErrPoolUnavailable) || !strings.Contains(err.Error(), "dirs") || !strings.Contains(err.Error(), "images") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestLostPoolMayHold: while a pool is away, a volume that may be in it is not
+// made a second time in another.
+func TestLostPoolMayHold(t *testing.T) {
+	m := several(t)
+	p := m.slots[2].pool // the shared one, which has most space
+	create(t, m, "a", 1<<30)
+	away := p.cfg.Path + "-away"
+	move(t, p.cfg.Path, away)
+	if _, err := m.Create(t.Context(), request("a", 1<<30)); !errors.Is(err, volume.ErrPoolUnavailable) || !strings.Contains(err.Error(), "by its name") {
+		t.Errorf("a twin: %v", err)
+	}
+	named := request("b", 1<<30)
+	named.Pool = "dirs"
+	if _, err := m.Create(t.Context(), named); err != nil {
+		t.Errorf("another pool by name: %v", err)
+	}
+	move(t, away, p.cfg.Path)
+	if v := create(t, m, "a", 1<<30); v.Pool != "shared" {
+		t.Errorf("%+v", v)
+	}
+}

@@ -109,7 +109,7 @@ func (p *pool) recoverOne(ctx context.Context, e entry, there map[volume.ID]volu
 			err = p.finish(ctx, e.record)
 		}
 	}
-	if err != nil && !errors.Is(err, volume.ErrNotFound) {
+	if err != nil && !errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrInUse) {
 		p.problem(string(id), fmt.Sprintf("volume %s (%s): unfinished work failed", id, e.State), err)
 	}
 }

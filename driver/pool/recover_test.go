@@ -172,3 +172,25 @@ func TestDataWithoutRecord(t *testing.T) {
 		t.Error("nobody says so")
 	}
 }
+
+// TestDeleteCutWhileInUse: a deletion that would have been refused, and was
+// cut before it was, leaves the volume whole.
+func TestDeleteCutWhileInUse(t *testing.T) {
+	dir := t.TempDir()
+	m := open(t, testOptions(dir))
+	create(t, m, "a", 1<<30)
+	if _, err := m.Attach(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	m = open(t, cutOptions(dir, &cutter{n: 1})) // after the record says deleting
+	if err := m.Delete(t.Context(), "a"); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	m.Close()
+	m = open(t, testOptions(dir))
+	if _, err := m.Get(t.Context(), "a"); err != nil {
+		t.Errorf("it is lost: %v", err)
+	}
+	agree(t, m, "recovered")
+}

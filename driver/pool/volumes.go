@@ -36,6 +36,22 @@ func (p *pool) lockVolume(id volume.ID) (release func(), err error) {
 	return func() { _ = f.Close() }, nil // closing is what unlocks
 }
 
+// making lets a backend make or grow a volume. In a shared pool no node opens
+// the pool meanwhile, and would take what is half made for rubbish.
+func (p *pool) making(ctx context.Context, s volume.Spec) (volume.Info, error) {
+	if p.cfg.Shared {
+		f, err := p.root.OpenFile(lockFile, os.O_RDWR, 0)
+		if err != nil {
+			return volume.Info{}, err
+		}
+		defer f.Close() //nolint:errcheck // which unlocks; nothing was written
+		if err := filelock.WaitShared(f, filelock.Opening); err != nil {
+			return volume.Info{}, err
+		}
+	}
+	return p.backend.Ensure(ctx, s)
+}
+
 // create makes a volume or resumes one that was cut while it was made. limit
 // is the most that it may have, in bytes; 0 is no bound.
 func (p *pool) create(ctx context.Context, r record, limit int64) (record, error) {
@@ -54,7 +70,7 @@ func (p *pool) create(ctx context.Context, r record, limit int64) (record, error
 	default:
 		return record{}, fmt.Errorf("volume %s is %s: %w", r.Spec.ID, e.State, volume.ErrBusy)
 	}
-	info, err := p.backend.Ensure(ctx, r.Spec)
+	info, err := p.making(ctx, r.Spec)
 	if err == nil {
 		r.Spec.Size = exact(r.Spec, info)
 		if limit > 0 && r.Spec.Size > limit {
@@ -105,7 +121,9 @@ func (p *pool) giveUp(ctx context.Context, r record, cause error) error {
 	return cause
 }
 
-// destroy removes a volume for good: record says so, bytes go, record goes.
+// destroy removes a volume for good: record says so, bytes go, record goes. If
+// somebody turns out to use the volume, it is ready again: its deletion was
+// asked for, and not granted. That holds for one, too, whose deletion was cut.
 func (p *pool) destroy(ctx context.Context, r record) error {
 	id := r.Spec.ID
 	if r.State != deleting {
@@ -115,7 +133,12 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 		}
 	}
 	if err := p.backend.Remove(ctx, id); err != nil {
-		return fmt.Errorf("delete volume %s: %w", id, err)
+		err = fmt.Errorf("delete volume %s: %w", id, err)
+		if _, getErr := p.backend.Get(ctx, id); getErr == nil && errors.Is(err, volume.ErrInUse) {
+			r.State = ready
+			err = errors.Join(err, p.records.put(r))
+		}
+		return err
 	}
 	if err := p.records.remove(id); err != nil {
 		return err
@@ -124,18 +147,12 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 	return nil
 }
 
-// delete is destroy for a volume that somebody may be using; if so, it stays
-// what it was.
+// delete is destroy for a record that may be broken.
 func (p *pool) delete(ctx context.Context, e entry) error {
-	id := e.Spec.ID
 	if e.broken != "" {
-		return fmt.Errorf("delete volume %s: %w (%s)", id, errIncomplete, e.broken)
+		return fmt.Errorf("delete volume %s: %w (%s)", e.Spec.ID, errIncomplete, e.broken)
 	}
-	err := p.destroy(ctx, e.record)
-	if errors.Is(err, volume.ErrInUse) && e.State == ready {
-		return errors.Join(err, p.records.put(e.record))
-	}
-	return err
+	return p.destroy(ctx, e.record)
 }
 
 // expand grows a volume: first the promise is on disk, then the bytes are
@@ -166,7 +183,7 @@ func (p *pool) expand(ctx context.Context, r record, size int64) (record, error)
 func (p *pool) grow(ctx context.Context, r record) (record, error) {
 	spec := r.Spec
 	spec.Size = r.GrowTo
-	info, err := p.backend.Ensure(ctx, spec)
+	info, err := p.making(ctx, spec)
 	if err != nil {
 		err = fmt.Errorf("expand volume %s: %w", r.Spec.ID, err)
 		if ctx.Err() == nil && p.stillSmall(ctx, r) {

@@ -48,7 +48,7 @@ func TestStandalone(t *testing.T) {
 		backend, settings, disk, access, fsType string
 	}{
 		{"btrfs", "backend: auto", "btrfs", "mount", ""},
-		{"image", "backend: image", "xfs", "mount", "ext4"},
+		{"image", "backend: auto", "xfs", "mount", "ext4"},
 		{"image", "backend: image", "xfs", "mount", "xfs"},
 		{"image", "backend: image", "xfs", "block", ""},
 		{"image", "backend: image", "ext4", "mount", "ext4"},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/plinth-csi/plinth/test/cluster/internal/cli"
+	"github.com/plinth-csi/plinth/test/cluster/internal/images"
 	"github.com/plinth-csi/plinth/test/cluster/internal/machine"
 )
 
@@ -159,6 +160,27 @@ func TestCluster(t *testing.T) {
 		must(t, "exec", name+"-1", "--", "grep", "selftest-mark", "/proc/mounts")
 		if raw, err := os.ReadFile("/proc/mounts"); err != nil || bytes.Contains(raw, []byte("selftest-mark")) {
 			t.Errorf("the host sees the mount, or %v", err)
+		}
+	})
+
+	t.Run("images are imported once", func(t *testing.T) {
+		archive := filepath.Join(t.TempDir(), "image.tar")
+		image := images.Image{
+			Names:   []string{"example.org/selftest:1"},
+			Entries: []images.Entry{{Path: "file", Content: []byte("content"), Mode: 0o644}},
+		}
+		if err := images.Write(archive, image); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"2 imports", "0 imports"} {
+			out, err := command(t, "load-image", archive).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), want) {
+				t.Errorf("load-image: %s, %v; want %s", out, err, want)
+			}
+		}
+		out := must(t, "exec", name+"-2", "ctr", "images", "ls", "--quiet")
+		if !strings.Contains(out, image.Names[0]+"\n") {
+			t.Errorf("the node has %s", out)
 		}
 	})
 

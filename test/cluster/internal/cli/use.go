@@ -36,8 +36,7 @@ func newExec(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			env := append(os.Environ(), "PATH="+insidePath, "CONTAINERD_NAMESPACE=k8s.io")
-			return become(argv, env)
+			return become(argv, "PATH="+insidePath, "CONTAINERD_NAMESPACE=k8s.io")
 		},
 	} // All flags after the machine's name are the command's.
 	cmd.Flags().SetInterspersed(false)
@@ -59,20 +58,25 @@ func newKubectl(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			env := append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
-			return become(append([]string{filepath.Join(dir, "kubectl")}, args...), env)
+			return become(append([]string{filepath.Join(dir, "kubectl")}, args...), "KUBECONFIG="+c.Kubeconfig())
 		},
 	}
 }
 
 // become replaces this process, so that signals, the terminal and the exit code
-// are those of the command.
-func become(argv, env []string) error {
+// are those of the command. set are variables it sees besides the caller's.
+func become(argv []string, set ...string) error {
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("run %s: %w", path, syscall.Exec(path, argv, env))
+	for _, s := range set {
+		key, value, _ := strings.Cut(s, "=")
+		if err := os.Setenv(key, value); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("run %s: %w", path, syscall.Exec(path, argv, os.Environ()))
 }
 
 func newKubeconfig(f *flags) *cobra.Command {

@@ -24,6 +24,7 @@ var packages = []struct{ name, file string }{
 	{"btrfs-progs", "/usr/sbin/mkfs.btrfs"},
 	{"e2fsprogs", "/usr/sbin/mkfs.ext4"},
 	{"kmod", "/usr/bin/kmod"},
+	{"procps", "/usr/bin/ps"},
 	{"mount", "/usr/bin/mount"},
 	{"util-linux", "/usr/bin/nsenter"},
 	{"ca-certificates", "/usr/sbin/update-ca-certificates"},

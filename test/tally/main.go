@@ -17,17 +17,25 @@ import (
 )
 
 func main() {
+	ok, err := tally()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tally:", err)
+	}
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+func tally() (ok bool, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root, err := filepath.Abs("..")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "find the checkout:", err)
-		os.Exit(2)
+		return false, fmt.Errorf("find the checkout: %w", err)
 	}
 	logs := filepath.Join(root, "out", "test-"+time.Now().UTC().Format("20060102-150405"))
 	if err := os.MkdirAll(logs, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, "make the folder for logs:", err)
-		os.Exit(2)
+		return false, fmt.Errorf("make the folder for logs: %w", err)
 	}
 	// A cluster that somebody works with is theirs to end.
 	status := exec.CommandContext(ctx, filepath.Join(root, "test/scripts/cluster"), "status")
@@ -36,7 +44,5 @@ func main() {
 	}
 	r := &runner{root: root, logs: logs, out: os.Stdout, began: time.Now()}
 	r.run(ctx, steps())
-	if !r.report() {
-		os.Exit(1)
-	}
+	return r.report(), nil
 }

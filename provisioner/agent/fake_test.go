@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// engine is storage in memory. A call in fails returns that error once, after
+// its work if the key ends in "+", as when the process is cut before it hears.
+type engine struct {
+	mu      sync.Mutex
+	volumes map[volume.ID]volume.Volume
+	exposed map[volume.ID]bool
+	fails   map[string]error
+	pools   []volume.PoolStatus
+	calls   []string
+}
+
+func newEngine() *engine {
+	return &engine{volumes: map[volume.ID]volume.Volume{}, exposed: map[volume.ID]bool{}, fails: map[string]error{}}
+}
+
+func (e *engine) do(op string, id volume.ID, work func() error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.calls = append(e.calls, strings.TrimSpace(op+" "+string(id)))
+	if err := e.fails[op]; err != nil {
+		delete(e.fails, op)
+		return fmt.Errorf("%s %s: %w", op, id, err)
+	}
+	if err := work(); err != nil {
+		return err
+	}
+	err := e.fails[op+"+"]
+	delete(e.fails, op+"+")
+	return err
+}
+
+func (e *engine) Create(_ context.Context, r volume.Request) (v volume.Volume, err error) {
+	err = e.do("create", r.ID, func() error {
+		if _, ok := e.volumes[r.ID]; !ok {
+			e.volumes[r.ID] = volume.Volume{Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: "n1", AccessModes: r.AccessModes, Labels: r.Labels}
+		}
+		v = e.volumes[r.ID]
+		return nil
+	})
+	return v, err
+}
+
+func (e *engine) Delete(_ context.Context, _ string, id volume.ID) error {
+	return e.do("delete", id, func() error {
+		delete(e.volumes, id)
+		return nil
+	})
+}
+
+func (e *engine) Get(_ context.Context, id volume.ID) (v volume.Volume, err error) {
+	err = e.do("get", id, func() error {
+		var ok bool
+		if v, ok = e.volumes[id]; !ok {
+			return volume.ErrNotFound
+		}
+		return nil
+	})
+	return v, err
+}
+
+func (e *engine) List(context.Context) (out []volume.Volume, err error) {
+	err = e.do("list", "", func() error {
+		for _, v := range e.volumes {
+			out = append(out, v)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (e *engine) Expand(_ context.Context, id volume.ID, size int64) (v volume.Volume, err error) {
+	err = e.do("expand", id, func() error {
+		v = e.volumes[id]
+		v.Size = max(v.Size, size)
+		e.volumes[id] = v
+		return nil
+	})
+	return v, err
+}
+
+func (e *engine) Pools(context.Context) []volume.PoolStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := slices.Clone(e.pools)
+	for i := range out {
+		out[i].Volumes = len(e.volumes)
+	}
+	return out
+}
+
+func (e *engine) Expose(_ context.Context, id volume.ID) (string, error) {
+	return "/mounts/" + string(id), e.do("expose", id, func() error { e.exposed[id] = true; return nil })
+}
+
+func (e *engine) Unexpose(_ context.Context, id volume.ID) error {
+	return e.do("unexpose", id, func() error { delete(e.exposed, id); return nil })
+}
+
+func (e *engine) count(call string) (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.calls {
+		if strings.HasPrefix(c, call) {
+			n++
+		}
+	}
+	return n
+}
+
+func (e *engine) has(id volume.ID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.volumes[id]
+	return ok
+}

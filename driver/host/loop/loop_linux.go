@@ -127,12 +127,12 @@ func configure(n int, file *os.File) error {
 
 // reopen closes and opens a device, which is what ends a cleared one.
 func reopen(n int, dev **os.File) error {
-	(*dev).Close()
+	closed := (*dev).Close()
 	again, err := openDevice(n, unix.O_RDWR)
 	if err == nil {
 		*dev = again
 	}
-	return err
+	return errors.Join(closed, err)
 }
 
 // openDevice opens /dev/loopN; where the kernel has made the device but this
@@ -230,8 +230,7 @@ func List() ([]Device, error) {
 			return nil, fmt.Errorf("read loop%d: %w", n, err)
 		}
 		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-		dev.Close()
-		if err != nil {
+		if err := errors.Join(err, dev.Close()); err != nil {
 			continue
 		}
 		out = append(out, Device{Path: dev.Name(), FileDev: info.Device, FileInode: info.Inode,

@@ -38,25 +38,41 @@ type bed struct {
 // what the API server has.
 func setUp(t *testing.T, m *ledger.Memory, objects ...runtime.Object) *bed {
 	t.Helper()
-	for _, o := range objects {
-		if c, ok := o.(*corev1.PersistentVolumeClaim); ok && c.UID == "" {
-			c.UID = types.UID("uid-" + c.Name)
-		}
+	b := prepare(t, m, objects...)
+	b.provisioner.patience, b.volumes.callPatience = time.Minute, time.Minute // a test that waits for nothing fails by its own limit
+	var wg sync.WaitGroup
+	wg.Go(func() { b.view.Run(t.Context()) })
+	b.factory.Start(t.Context().Done())
+	t.Cleanup(func() { wg.Wait(); b.factory.Shutdown() })
+	if !cache.WaitForCacheSync(t.Context().Done(), b.Ready) {
+		t.Fatal("caches do not fill")
 	}
+	return b
+}
+
+// setUpWhole runs all of a controller, with no patience.
+func setUpWhole(t *testing.T, m *ledger.Memory, objects ...runtime.Object) *bed {
+	t.Helper()
+	b := prepare(t, m, objects...)
+	b.provisioner.patience = 0
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(t.Context()) }()
+	t.Cleanup(func() {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func prepare(t *testing.T, m *ledger.Memory, objects ...runtime.Object) *bed {
+	t.Helper()
 	c, err := newController(Config{Driver: testDriver, Namespace: "plinth", Log: slog.New(slog.DiscardHandler)}, fake.NewClientset(objects...), m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &bed{Controller: c, t: t, ledger: m, events: record.NewFakeRecorder(100)}
 	c.provisioner.events = b.events
-	c.provisioner.patience, c.volumes.callPatience = time.Minute, time.Minute // a test that waits for nothing fails by its own limit
-	var wg sync.WaitGroup
-	wg.Go(func() { c.view.Run(t.Context()) })
-	c.factory.Start(t.Context().Done())
-	t.Cleanup(func() { wg.Wait(); c.factory.Shutdown() })
-	if !cache.WaitForCacheSync(t.Context().Done(), c.Ready) {
-		t.Fatal("caches do not fill")
-	}
 	return b
 }
 

@@ -109,7 +109,7 @@ func (g guard) check() (reason, message string) {
 	if err != nil {
 		return ReasonMissing, fmt.Sprintf("%s cannot be opened any more (%v); mount its disk again", g.path, err)
 	}
-	defer dir.Close() //nolint:errcheck // nothing was written through it
+	defer dir.Close()
 	id, err := identify(dir)
 	if err != nil {
 		return ReasonIO, fmt.Sprintf("%s cannot be read (%v)", g.path, err)

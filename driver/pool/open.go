@@ -74,7 +74,7 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 	if err != nil {
 		return p.cfg.fault(ReasonIO, "%v", err)
 	}
-	defer dir.Close() //nolint:errcheck // nothing is written through it
+	defer dir.Close()
 	m, err := readMarker(dir)
 	found := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

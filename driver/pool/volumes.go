@@ -44,7 +44,7 @@ func (p *pool) making(ctx context.Context, s volume.Spec) (volume.Info, error) {
 		if err != nil {
 			return volume.Info{}, err
 		}
-		defer f.Close() //nolint:errcheck // which unlocks; nothing was written
+		defer f.Close()
 		if err := filelock.WaitShared(f, filelock.Opening); err != nil {
 			return volume.Info{}, err
 		}

@@ -176,6 +176,7 @@ func TestLife(t *testing.T) {
 			restricted(t, one, k)
 			wants(t, "the same target, read-only", n.Publish(ctx, id, staging, one, reader), volume.ErrExists)
 			wants(t, "another target of one pod's", n.Publish(ctx, id, staging, two, onePod), volume.ErrInUse)
+			must(t, n.Publish(ctx, id, staging, two, use(k)))
 			wants(t, "the same target of one pod's", n.Publish(ctx, id, staging, one, onePod), nil)
 			wants(t, "unstage while published", n.Unstage(ctx, id, staging), volume.ErrInUse)
 			must(t, n.Publish(ctx, id, staging, two, use(k)))

@@ -51,13 +51,14 @@ func (s *Service) publish(ctx context.Context, v volume.Volume, staging, target 
 	if err != nil {
 		return err
 	}
-	staged := v.Mode == volume.Block
+	staged, published := v.Mode == volume.Block, false
 	var others []string
 	for _, view := range views {
 		switch view.Point {
 		case staging:
 			staged = true
 		case target:
+			published = true
 		default:
 			others = append(others, view.Point)
 		}
@@ -65,7 +66,9 @@ func (s *Service) publish(ctx context.Context, v volume.Volume, staging, target 
 	if !staged {
 		return fmt.Errorf("%w at %s", volume.ErrNotStaged, staging)
 	}
-	if len(others) > 0 && u.AccessMode == volume.ReadWriteOncePod {
+	// Published here already, the others are what this consumer's runtime made
+	// of it: kubelet binds the device of a block volume once more.
+	if len(others) > 0 && !published && u.AccessMode == volume.ReadWriteOncePod {
 		return fmt.Errorf("%w: it is %s, and published at %s", volume.ErrInUse, volume.ReadWriteOncePod, others[0])
 	}
 	if v.Mode == volume.Block {

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls changed after every change of this namespace's mounts, until
-// the context ends. It sleeps in the kernel in between: mountinfo can be
-// polled for changes (proc_pid_mountinfo(5), POLLPRI). Several changes at once
-// may be told as one.
+// Watch calls changed once when it has begun, for what changed before, and
+// after every change of this namespace's mounts, until the context ends. It
+// sleeps in the kernel in between: mountinfo can be polled for changes
+// (proc_pid_mountinfo(5), POLLPRI). Several changes at once may be told as one.
 func Watch(ctx context.Context, changed func()) error {
 	table, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -24,6 +24,7 @@ func Watch(ctx context.Context, changed func()) error {
 		return fmt.Errorf("watch mounts: %w", err)
 	}
 	defer reader.Close()
+	changed()
 	// Closing the writing end is what ends the poll.
 	stop := context.AfterFunc(ctx, func() { _ = writer.Close() })
 	defer func() {

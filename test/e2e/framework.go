@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,11 +73,8 @@ var theCluster = sync.OnceValues(func() (*cluster, error) {
 	config.QPS = -1 // the tests are not what is to be throttled
 	config.WarningHandler = rest.NoWarnings{}
 	kube, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	dyn, err := dynamic.NewForConfig(config)
-	if err != nil {
+	dyn, dynErr := dynamic.NewForConfig(config)
+	if err := errors.Join(err, dynErr); err != nil {
 		return nil, err
 	}
 	c := &cluster{config: config, kube: kube, dynamic: dyn, binary: os.Getenv("PLINTH_CLUSTER"),
@@ -109,8 +107,8 @@ type env struct {
 	ns  string
 }
 
-// newEnv makes a namespace and, at the end of the test, removes it with all
-// that was made from it and fails the test if anything is left behind.
+// newEnv makes a namespace. At the end of the test it is removed with all that
+// was made from it; anything left behind fails the test.
 func newEnv(t *testing.T) *env {
 	t.Helper()
 	c, err := theCluster()
@@ -119,7 +117,7 @@ func newEnv(t *testing.T) *env {
 	}
 	e := &env{T: t, cluster: c, ctx: context.Background()}
 	ns, err := c.kube.CoreV1().Namespaces().Create(e.ctx, &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Annotations: map[string]string{"plinth.dev/test": t.Name()}},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: map[string]string{testLabel: ""}, Annotations: map[string]string{"plinth.dev/test": t.Name()}},
 	}, metav1.CreateOptions{})
 	e.must(err, "make a namespace")
 	e.ns = ns.Name
@@ -346,7 +344,7 @@ func (e *env) describe(r kind, name string) string {
 		return b.String()
 	}
 	for _, ev := range l.Items {
-		fmt.Fprintf(&b, "event %s %s (%s): %s\n", ev.Type, ev.Reason, ev.ReportingController+ev.Source.Component, ev.Message)
+		fmt.Fprintf(&b, "event %s %s (%s): %s\n", ev.Type, ev.Reason, cmp.Or(ev.ReportingController, ev.Source.Component), ev.Message)
 	}
 	return b.String()
 }
@@ -383,9 +381,12 @@ func (e *env) onNode(node string, command ...string) (string, error) {
 	if e.binary == "" {
 		e.Skip("PLINTH_CLUSTER is not set: no way to look into a node")
 	}
-	out, err := exec.Command(e.binary, append([]string{"exec", node, "--"}, command...)...).CombinedOutput()
+	var errs bytes.Buffer
+	cmd := exec.Command(e.binary, append([]string{"exec", node, "--"}, command...)...)
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("on node %s: %s: %w\n%s", node, strings.Join(command, " "), err, out)
+		return "", fmt.Errorf("on node %s: %s: %w\n%s%s", node, strings.Join(command, " "), err, out, &errs)
 	}
 	return strings.TrimSpace(string(out)), nil
 }

@@ -11,7 +11,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,6 +19,9 @@ import (
 
 // driverName is the driver under test.
 const driverName = "csi.plinth.dev"
+
+// testLabel marks what belongs to a test, by its namespace.
+const testLabel = "plinth.dev/test-namespace"
 
 // image is what the test pods run.
 const image = "docker.io/library/busybox:1.37"
@@ -30,8 +32,6 @@ var (
 	claims       = kind{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), true}
 	events       = kind{corev1.SchemeGroupVersion.WithResource("events"), true}
 	volumes      = kind{corev1.SchemeGroupVersion.WithResource("persistentvolumes"), false}
-	nodes        = kind{corev1.SchemeGroupVersion.WithResource("nodes"), false}
-	namespaces   = kind{corev1.SchemeGroupVersion.WithResource("namespaces"), false}
 	statefulSets = kind{appsv1.SchemeGroupVersion.WithResource("statefulsets"), true}
 	classes      = kind{storagev1.SchemeGroupVersion.WithResource("storageclasses"), false}
 	plinthVols   = kind{v1alpha1.GroupVersion.WithResource("plinthvolumes"), false}
@@ -46,7 +46,7 @@ type params = map[string]string
 func (e *env) class(p params, changes ...func(*storagev1.StorageClass)) string {
 	e.Helper()
 	c := &storagev1.StorageClass{
-		ObjectMeta:        metav1.ObjectMeta{GenerateName: e.ns + "-", Labels: map[string]string{"plinth.dev/test-namespace": e.ns}},
+		ObjectMeta:        metav1.ObjectMeta{GenerateName: e.ns + "-", Labels: map[string]string{testLabel: e.ns}},
 		Provisioner:       driverName,
 		Parameters:        p,
 		VolumeBindingMode: new(storagev1.VolumeBindingImmediate),
@@ -191,6 +191,9 @@ func (v placed) paths() []string {
 // trashed data, record, loop device, mount.
 func (e *env) onDisk(v placed) []string {
 	e.Helper()
+	if e.binary == "" {
+		return nil // no way to look
+	}
 	script := fmt.Sprintf(`find %[1]s/volumes %[1]s/.plinth -name '*%[2]s*' -prune; `+
 		`grep -l %[2]s /sys/block/loop*/loop/backing_file; grep %[2]s /proc/self/mountinfo; true`, v.pool.Path, v.Name)
 	return strings.Fields(e.mustOnNode(v.Spec.NodeName, "sh", "-c", script))
@@ -286,18 +289,21 @@ func (e *env) plinthPods(component string) []corev1.Pod {
 	return l.Items
 }
 
-// removeAll removes what the test made and fails it if anything stays: pods
-// and claims with their namespace, volumes, and last the classes.
+// removeAll removes what the test made and fails it if any of it stays: the
+// pods and claims with their namespace, the volumes, and last the classes.
+// The namespace itself takes its time, so that is waited for after all tests.
 func (e *env) removeAll() {
 	e.Helper()
-	mine := map[string]placed{}
-	for _, v := range list[v1alpha1.PlinthVolume](e, plinthVols) {
-		if v.Spec.ClaimNamespace == e.ns {
-			mine[v.Name] = placed{PlinthVolume: v, pool: e.poolOn(v.Spec.NodeName, v.Spec.Pool)}
-		}
-	}
+	mine := e.volumesOfTest()
 	e.must(e.kube.CoreV1().Namespaces().Delete(e.ctx, e.ns, metav1.DeleteOptions{}), "delete the namespace")
-	e.awaitGone(namespaces, e.ns)
+	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64)}
+	e.must(e.kube.CoreV1().Pods(e.ns).DeleteCollection(e.ctx, now, metav1.ListOptions{}), "delete the pods")
+	e.eventually("the claims are gone", func() error {
+		if left := list[corev1.PersistentVolumeClaim](e, claims); len(left) > 0 {
+			return fmt.Errorf("%d are there, such as\n%s", len(left), e.describe(claims, left[0].Name))
+		}
+		return nil
+	})
 	for _, pv := range list[corev1.PersistentVolume](e, volumes) {
 		if r := pv.Spec.ClaimRef; r != nil && r.Namespace == e.ns && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRetain {
 			e.remove(volumes, pv.Name)
@@ -305,21 +311,22 @@ func (e *env) removeAll() {
 			e.remove(plinthVols, pv.Name)
 		}
 	}
-	for _, v := range mine {
-		if e.binary != "" {
-			e.awaitFreed(v)
-		} else {
-			e.awaitGone(plinthVols, v.Name)
-		}
-	}
-	for _, v := range list[v1alpha1.PlinthVolume](e, plinthVols) {
-		if v.Spec.ClaimNamespace == e.ns {
-			e.awaitGone(plinthVols, v.Name) // made after the list above
-		}
+	for _, v := range append(mine, e.volumesOfTest()...) { // some may be newer
+		e.awaitFreed(v)
 	}
 	err := e.kube.StorageV1().StorageClasses().DeleteCollection(e.ctx, metav1.DeleteOptions{},
-		metav1.ListOptions{LabelSelector: "plinth.dev/test-namespace=" + e.ns})
-	if !apierrors.IsNotFound(err) {
-		e.must(err, "delete the StorageClasses")
+		metav1.ListOptions{LabelSelector: testLabel + "=" + e.ns})
+	e.must(err, "delete the StorageClasses")
+}
+
+// volumesOfTest finds the volumes that were made for the test's claims.
+func (e *env) volumesOfTest() []placed {
+	e.Helper()
+	var mine []placed
+	for _, v := range list[v1alpha1.PlinthVolume](e, plinthVols) {
+		if v.Spec.ClaimNamespace == e.ns {
+			mine = append(mine, placed{PlinthVolume: v, pool: e.poolOn(v.Spec.NodeName, v.Spec.Pool)})
+		}
 	}
+	return mine
 }

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
@@ -153,9 +154,15 @@ func (e *env) restartAgent(node string) {
 	e.Helper()
 	old := e.agentOn(node)
 	e.in(old.Namespace).remove(pods, old.Name)
+	e.awaitAgent(node, old.UID)
+}
+
+// awaitAgent waits until an agent that is not the old one serves a node.
+func (e *env) awaitAgent(node string, old types.UID) {
+	e.Helper()
 	e.eventually("node "+node+" has a new agent", func() error {
 		for _, p := range e.plinthPods("node") {
-			if p.Spec.NodeName == node && p.UID != old.UID {
+			if p.Spec.NodeName == node && p.UID != old {
 				return ready(&p)
 			}
 		}

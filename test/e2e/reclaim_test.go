@@ -56,26 +56,24 @@ func TestCapacityReturns(t *testing.T) { // alone: others change the pools too
 			v := e.volumeOf("data")
 			was := before[v.Spec.NodeName]
 			e.awaitPool(v, "with the volume reserved", func(p v1alpha1.PoolStatus) error {
-				if got, most := p.Available.Value(), was.Available.Value()-size; got > most {
-					return fmt.Errorf("available is %d, at most %d can be", got, most)
-				}
-				if got, want := p.Reserved.Value(), was.Reserved.Value()+size; got != want {
-					return fmt.Errorf("reserved is %d, should be %d", got, want)
-				}
-				return nil
+				return same(p, was.Available.Value()-size, was.Reserved.Value()+size, was.Volumes+1)
 			})
 			e.remove(claims, "data")
 			e.awaitFreed(v)
 			e.awaitPool(v, "as it was before the volume", func(p v1alpha1.PoolStatus) error {
-				// A filesystem may keep a little for its own books.
-				const slack = 1 << 20
-				if got, want := p.Available.Value(), was.Available.Value(); got < want-slack || p.Reserved.Value() != was.Reserved.Value() || p.Volumes != was.Volumes {
-					return fmt.Errorf("available %d reserved %d volumes %d, were %d %d %d", got, p.Reserved.Value(), p.Volumes, want, was.Reserved.Value(), was.Volumes)
-				}
-				return nil
+				return same(p, was.Available.Value(), was.Reserved.Value(), was.Volumes)
 			})
 		})
 	}
+}
+
+// same compares a pool with what it should report.
+func same(p v1alpha1.PoolStatus, available, reserved int64, volumes int32) error {
+	if !nearly(p.Available.Value(), available) || p.Reserved.Value() != reserved || p.Volumes != volumes {
+		return fmt.Errorf("available %d, reserved %d, volumes %d; should be %d, %d, %d",
+			p.Available.Value(), p.Reserved.Value(), p.Volumes, available, reserved, volumes)
+	}
+	return nil
 }
 
 // awaitPool watches the status of the pool that a volume is in.

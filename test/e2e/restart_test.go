@@ -7,57 +7,61 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-
-	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
 
-// TestKilledMidway: the agents of all nodes, then the controller, are killed
-// while claims are being provisioned and deleted; every claim still binds,
-// every volume is still freed.
+// TestKilledMidway: the agents of all nodes, or the controller, are killed
+// while claims are being provisioned, and again while they are being deleted;
+// every claim still binds, every volume is still freed.
 func TestKilledMidway(t *testing.T) { // alone: others would notice
 	for _, c := range []struct {
-		name string
-		kill func(e *env)
+		name        string
+		first, then func(e *env) (back func())
 	}{
-		{"agents", (*env).killAgents},
-		{"controller", (*env).killController},
+		// A second SIGKILL would only be a wait for kubelet's back-off.
+		{"agents", (*env).killAgents, (*env).replaceAgents},
+		{"controller", (*env).replaceController, (*env).replaceController},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEnv(t)
 			var names []string
 			for _, k := range variants {
 				class := e.class(params{"pool": e.pool(k.backend), "volumeType": k.volumeType})
-				for i := range 3 {
+				for i := range 6 {
 					names = append(names, strings.ToLower(fmt.Sprintf("%s-%s-%d", k.volumeType, k.backend, i)))
 					e.claim(names[len(names)-1], class, "16Mi")
 				}
 			}
-			// Midway is when the first volume has been asked for.
-			err := e.watchFor(plinthVols, "", func(u *unstructured.Unstructured) error {
-				if u != nil && decode[v1alpha1.PlinthVolume](e, u).Spec.ClaimNamespace == e.ns {
-					return nil
+			back := c.first(e)
+			waiting := 0
+			for _, claim := range list[corev1.PersistentVolumeClaim](e, claims) {
+				if bound(claim) != nil {
+					waiting++
 				}
-				return errors.New("no PlinthVolume for any claim")
-			})
-			e.must(err, "wait for provisioning to begin")
-			c.kill(e)
+			}
+			if waiting == 0 {
+				t.Errorf("all %d claims were bound before the kill: nothing was cut", len(names))
+			}
+			t.Logf("%d of %d claims were waiting when all were killed", waiting, len(names))
 			var made []placed
 			for _, n := range names {
 				made = append(made, e.volumeOf(n))
 			}
+			back()
 			for _, n := range names {
 				e.remove(claims, n)
 			}
 			e.awaitDeleting(made[0].Name)
-			c.kill(e)
+			back = c.then(e)
 			for _, v := range made {
 				e.awaitFreed(v)
 			}
+			back()
 		})
 	}
 }
@@ -96,8 +100,9 @@ func TestMountedThroughRestarts(t *testing.T) { // alone: others would notice
 		await(e, pods, n, "ready", ready)
 		before[n] = e.counted(n, 1)
 	}
-	e.killAgents()
-	e.killController()
+	agents, controller := e.killAgents(), e.replaceController()
+	agents()
+	controller()
 	for _, n := range names {
 		e.counted(n, before[n]+40)
 		if p := get[corev1.Pod](e, pods, n); p.Status.ContainerStatuses[0].RestartCount != 0 {
@@ -137,36 +142,62 @@ func (e *env) counted(pod string, least int) int {
 }
 
 // killAgents ends the agent process of every node with SIGKILL, as running
-// out of memory would, and waits until kubelet has started new ones.
-func (e *env) killAgents() {
+// out of memory would. back waits until kubelet has started new ones.
+func (e *env) killAgents() (back func()) {
 	e.Helper()
 	killed := e.plinthPods("node")
+	var kills sync.WaitGroup
 	for _, p := range killed {
-		for _, c := range p.Status.ContainerStatuses {
-			_, id, _ := strings.Cut(c.ContainerID, "://")
-			e.mustOnNode(p.Spec.NodeName, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id)
-		}
-	}
-	for _, p := range killed {
-		await(e.in(p.Namespace), pods, p.Name, "started anew", func(now *corev1.Pod) error {
-			for i, c := range now.Status.ContainerStatuses {
-				if c.ContainerID == p.Status.ContainerStatuses[i].ContainerID {
-					return fmt.Errorf("kubelet has not seen that container %s is dead", c.Name)
-				}
+		_, id, _ := strings.Cut(p.Status.ContainerStatuses[0].ContainerID, "://")
+		kills.Go(func() {
+			if _, err := e.onNode(p.Spec.NodeName, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id); err != nil {
+				e.Error(err)
 			}
-			return ready(now)
 		})
+	}
+	kills.Wait()
+	return func() {
+		e.Helper()
+		for _, p := range killed {
+			await(e.in(p.Namespace), pods, p.Name, "started anew", func(now *corev1.Pod) error {
+				if now.Status.ContainerStatuses[0].ContainerID == p.Status.ContainerStatuses[0].ContainerID {
+					return errors.New("kubelet has not seen that its container is dead")
+				}
+				return ready(now)
+			})
+		}
 	}
 }
 
-// killController deletes the controller's pods without grace and waits until
-// new ones serve.
-func (e *env) killController() {
+// replaceAgents deletes the agents' pods without grace. back waits until
+// every node has a new one that serves.
+func (e *env) replaceAgents() (back func()) {
 	e.Helper()
-	for _, p := range e.plinthPods("controller") {
-		there := e.in(p.Namespace)
-		there.remove(pods, p.Name)
-		there.awaitNewPod(p.Name, p.UID)
+	old := e.plinthPods("node")
+	for _, p := range old {
+		e.in(p.Namespace).remove(pods, p.Name)
+	}
+	return func() {
+		e.Helper()
+		for _, p := range old {
+			e.awaitAgent(p.Spec.NodeName, p.UID)
+		}
+	}
+}
+
+// replaceController deletes the controller's pod without grace. back waits
+// until a new one serves.
+func (e *env) replaceController() (back func()) {
+	e.Helper()
+	old := e.plinthPods("controller")
+	for _, p := range old {
+		e.in(p.Namespace).remove(pods, p.Name)
+	}
+	return func() {
+		e.Helper()
+		for _, p := range old {
+			e.in(p.Namespace).awaitNewPod(p.Name, p.UID)
+		}
 	}
 }
 

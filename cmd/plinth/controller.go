@@ -1,68 +1,31 @@
 package main
 
 import (
-	"context"
+	"fmt"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/klog/v2"
-
-	"github.com/plinth-csi/plinth/driver"
-	"github.com/plinth-csi/plinth/provisioner"
 )
 
-// controllerConfig is the flags of `plinth controller`.
-type controllerConfig struct {
-	driverName, namespace, podName, endpoint, httpAddress, kubeconfig string
-	leaderElect, debug                                                bool
-	workers                                                           int
-}
+// controllerProgram is beside this one.
+const controllerProgram = "plinth-controller"
 
+// newControllerCommand becomes plinth-controller, which says why it is a
+// program of its own. Its flags are its own, too.
 func newControllerCommand() *cobra.Command {
-	var c controllerConfig
-	cmd := &cobra.Command{
-		Use:   "controller",
-		Short: "Provision volumes for claims, publish capacity, and serve the CSI controller service",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runController(cmd.Context(), c) },
+	return &cobra.Command{
+		Use:                "controller",
+		Short:              "Provision volumes for claims, publish capacity, and serve the CSI controller service",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("finding %s: %w", controllerProgram, err)
+			}
+			program := filepath.Join(filepath.Dir(self), controllerProgram)
+			return fmt.Errorf("%s: %w", program, syscall.Exec(program, append([]string{controllerProgram}, args...), os.Environ()))
+		},
 	}
-	host, _ := os.Hostname() // a pod's host name is the pod's name; "" owns nothing
-	f := cmd.Flags()
-	f.StringVar(&c.driverName, "driver-name", defaultDriver, "name of the CSI driver and of the provisioner in StorageClasses")
-	f.StringVar(&c.namespace, "namespace", "plinth", "namespace of this process, for CSIStorageCapacity objects and the lease")
-	f.StringVar(&c.podName, "pod-name", host, "pod of this process, whose owner owns what it writes there")
-	f.StringVar(&c.endpoint, "endpoint", "unix:///csi/csi.sock", "socket to serve CSI on")
-	f.StringVar(&c.httpAddress, "http-address", ":9809", "address of /healthz and /readyz")
-	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod")
-	f.BoolVar(&c.leaderElect, "leader-elect", false, "let one of several controllers provision")
-	f.IntVar(&c.workers, "workers", provisioner.DefaultWorkers, "claims worked on at a time")
-	f.BoolVar(&c.debug, "debug", false, "log calls that change nothing, too")
-	return cmd
-}
-
-func runController(ctx context.Context, c controllerConfig) error {
-	log := newLog(c.debug)
-	klog.SetSlogLogger(log)
-	rest, err := kubeConfig(c.kubeconfig, "controller")
-	if err != nil {
-		return err
-	}
-	controller, err := provisioner.New(provisioner.Config{
-		Driver: c.driverName, Namespace: c.namespace, PodName: c.podName, Workers: c.workers,
-		LeaderElect: c.leaderElect, REST: rest, Log: log,
-	})
-	if err != nil {
-		return err
-	}
-	server, err := driver.New(driver.Config{
-		Name: c.driverName, Version: version, Endpoint: c.endpoint, Volumes: controller.Volumes(), Log: log,
-	})
-	if err != nil {
-		return err
-	}
-	return together(ctx,
-		func(ctx context.Context) error { return serveHealth(ctx, c.httpAddress, controller.Ready) },
-		controller.Run,
-		server.Run,
-	)
 }

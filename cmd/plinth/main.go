@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -16,9 +15,6 @@ import (
 
 // version is set by the linker: -X main.version=v1.2.3.
 var version = "dev"
-
-// defaultDriver is the name of the CSI driver where a flag does not say.
-const defaultDriver = "csi.plinth.dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -40,13 +36,4 @@ func newRootCommand() *cobra.Command {
 	}
 	root.AddCommand(newNodeCommand(), newControllerCommand(), newStandaloneCommand())
 	return root
-}
-
-// newLog is the log of a process: one JSON object a line on standard error.
-func newLog(debug bool) *slog.Logger {
-	level := slog.LevelInfo
-	if debug {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }

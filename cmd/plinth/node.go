@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/plinth-csi/plinth/cmd/process"
 	"github.com/plinth-csi/plinth/driver"
 	"github.com/plinth-csi/plinth/driver/mounts"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -32,10 +33,10 @@ func newNodeCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runNode(cmd.Context(), c) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.driverName, "driver-name", defaultDriver, "name of the CSI driver")
+	f.StringVar(&c.driverName, "driver-name", process.DefaultDriver, "name of the CSI driver")
 	f.StringVar(&c.nodeName, "node-name", "", "name of this node in the cluster")
 	f.StringVar(&c.poolsFile, "pools-file", "/etc/plinth/pools.yaml", "the pools of this node")
-	f.StringVar(&c.endpoint, "endpoint", "unix:///var/lib/kubelet/plugins/"+defaultDriver+"/csi.sock", "socket to serve CSI on")
+	f.StringVar(&c.endpoint, "endpoint", "unix:///var/lib/kubelet/plugins/"+process.DefaultDriver+"/csi.sock", "socket to serve CSI on")
 	f.StringVar(&c.registrationDir, "registration-dir", "/var/lib/kubelet/plugins_registry", "where kubelet looks for plugins")
 	f.StringVar(&c.mountsDir, "mounts-dir", "/var/lib/plinth/mounts", "where volumes are mounted that are used without a driver")
 	f.StringVar(&c.httpAddress, "http-address", ":9808", "address of /healthz and /readyz")
@@ -45,9 +46,9 @@ func newNodeCommand() *cobra.Command {
 }
 
 func runNode(ctx context.Context, c nodeConfig) error {
-	log := newLog(c.debug)
+	log := process.NewLog(c.debug)
 	klog.SetSlogLogger(log)
-	rest, err := kubeConfig(c.kubeconfig, "node")
+	rest, err := process.KubeConfig(c.kubeconfig, "plinth-node/"+version)
 	if err != nil {
 		return err
 	}
@@ -56,8 +57,8 @@ func runNode(ctx context.Context, c nodeConfig) error {
 		return err
 	}
 	var ready atomic.Bool
-	return together(ctx,
-		func(ctx context.Context) error { return serveHealth(ctx, c.httpAddress, ready.Load) },
+	return process.Together(ctx,
+		func(ctx context.Context) error { return process.ServeHealth(ctx, c.httpAddress, ready.Load) },
 		func(ctx context.Context) error { return serveNode(ctx, c, objects, &ready, log) },
 	)
 }
@@ -93,7 +94,7 @@ func serveNode(ctx context.Context, c nodeConfig, objects *ledger.Client, ready 
 	}
 	remember(ctx, c.mountsDir, me.ClusterID, e, log)
 	ready.Store(true)
-	return together(ctx,
+	return process.Together(ctx,
 		server.Run,
 		func(ctx context.Context) error { return e.watch(ctx, log, changed) },
 		func(ctx context.Context) error { a.Run(ctx); return nil },

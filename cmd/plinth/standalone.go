@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plinth-csi/plinth/cmd/process"
 	"github.com/plinth-csi/plinth/driver"
 )
 
@@ -26,7 +27,7 @@ func newStandaloneCommand() *cobra.Command {
 	}
 	host, _ := os.Hostname() // "" is refused later, with a name for it
 	f := cmd.Flags()
-	f.StringVar(&c.driverName, "driver-name", defaultDriver, "name of the CSI driver")
+	f.StringVar(&c.driverName, "driver-name", process.DefaultDriver, "name of the CSI driver")
 	f.StringVar(&c.nodeName, "node-name", host, "name of this node")
 	f.StringVar(&c.poolsFile, "pools-file", "/etc/plinth/pools.yaml", "the pools of this node")
 	f.StringVar(&c.endpoint, "endpoint", "unix:///run/plinth/csi.sock", "socket to serve CSI on")
@@ -36,7 +37,7 @@ func newStandaloneCommand() *cobra.Command {
 }
 
 func runStandalone(ctx context.Context, c standaloneConfig) error {
-	log := newLog(c.debug)
+	log := process.NewLog(c.debug)
 	e, err := openEngine(ctx, engineConfig{poolsFile: c.poolsFile, mountsDir: c.mountsDir, node: c.nodeName, log: log})
 	if err != nil {
 		return err

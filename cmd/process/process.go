@@ -1,33 +1,50 @@
-package main
+// Package process is what the programs of Plinth have in common as processes:
+// a log, a health endpoint, a way to the API server, parts that end together.
+package process
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// kubeConfig is how to reach the API server: by a file, or as a pod.
-func kubeConfig(file, process string) (*rest.Config, error) {
+// DefaultDriver is the name of the CSI driver where a flag does not say.
+const DefaultDriver = "csi.plinth.dev"
+
+// NewLog is the log of a process: one JSON object a line on standard error.
+func NewLog(debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// KubeConfig is how to reach the API server: by a file, or as a pod. agent is
+// how this process calls itself there.
+func KubeConfig(file, agent string) (*rest.Config, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", file) // "" is the pod's own
 	if err != nil {
 		return nil, fmt.Errorf("reaching the API server: %w", err)
 	}
-	cfg.UserAgent = "plinth-" + process + "/" + version
+	cfg.UserAgent = agent
 	return cfg, nil
 }
 
 // healthTimeout bounds reading a request and ending the server.
 const healthTimeout = 5 * time.Second
 
-// serveHealth answers GET /healthz while the process lives and GET /readyz
+// ServeHealth answers GET /healthz while the process lives and GET /readyz
 // while ready says so, until the context ends. An empty address serves nothing.
-func serveHealth(ctx context.Context, address string, ready func() bool) error {
+func ServeHealth(ctx context.Context, address string, ready func() bool) error {
 	if address == "" {
 		<-ctx.Done()
 		return nil
@@ -56,9 +73,9 @@ func serveHealth(ctx context.Context, address string, ready func() bool) error {
 	return nil
 }
 
-// together runs parts of a process until the context ends or one of them
+// Together runs parts of a process until the context ends or one of them
 // does, which ends them all, and joins their errors.
-func together(ctx context.Context, parts ...func(context.Context) error) error {
+func Together(ctx context.Context, parts ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, len(parts))

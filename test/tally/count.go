@@ -75,10 +75,11 @@ func (t *tests) leaves() map[id]string {
 	return leaves
 }
 
-// total counts a step. One that is no set of tests is one test; one that
-// failed without a failed test is one failed test.
-func (res result) total() (passed, failed, skipped int) {
-	for _, outcome := range res.counts.leaves() {
+// total counts a step by its tests, or those of them that are counted here. A
+// step that is no set of tests is one test; one that failed without a failed
+// test is one failed test.
+func (res result) total(counted tests) (passed, failed, skipped int) {
+	for _, outcome := range counted.leaves() {
 		switch outcome {
 		case "pass":
 			passed++
@@ -88,11 +89,21 @@ func (res result) total() (passed, failed, skipped int) {
 			skipped++
 		}
 	}
-	if res.err != nil && failed == 0 {
+	switch {
+	case res.silent():
 		failed++
-	}
-	if res.err == nil && !res.gotest && !res.prepares {
+	case !res.gotest && !res.prepares:
 		passed++
 	}
 	return passed, failed, skipped
+}
+
+// silent says that the step failed and no test of it says why.
+func (res result) silent() bool {
+	for _, outcome := range res.counts.outcome {
+		if outcome == "fail" {
+			return false
+		}
+	}
+	return res.err != nil
 }

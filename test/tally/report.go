@@ -16,22 +16,22 @@ func (r *runner) report() bool {
 	var passed, failed, skipped int
 	all := merge(r.results)
 	for _, res := range r.results {
-		res.counts = all[res.name]
-		p, f, s := res.total()
+		counted := all[res.name]
+		p, f, s := res.total(counted)
 		passed, failed, skipped = passed+p, failed+f, skipped+s
-		leaves := res.counts.leaves()
+		leaves := counted.leaves()
 		keys := slices.SortedFunc(maps.Keys(leaves), func(a, b id) int { return cmp.Compare(a.String(), b.String()) })
 		for _, k := range keys {
 			if leaves[k] == "skip" {
-				fmt.Fprintf(r.out, "skipped: %s: %s\n", k, reason(res.counts.output[k]))
+				fmt.Fprintf(r.out, "skipped: %s: %s\n", k, reason(counted.output[k]))
 			}
 		}
 		for _, k := range keys {
 			if leaves[k] == "fail" {
-				fmt.Fprintf(r.out, "FAILED: %s: %s: see %s\n", res.name, k, r.keep(res.step, k, res.counts.output[k]))
+				fmt.Fprintf(r.out, "FAILED: %s: %s: see %s\n", res.name, k, r.keep(res.step, k, counted.output[k]))
 			}
 		}
-		if f > 0 && !slices.Contains(slices.Collect(maps.Values(leaves)), "fail") {
+		if res.silent() {
 			fmt.Fprintf(r.out, "FAILED: %s: %v: see %s\n", res.name, res.err, r.log(res.step))
 		}
 	}

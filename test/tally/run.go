@@ -105,13 +105,13 @@ func (r *runner) free(s step) bool {
 
 func (r *runner) end(res result) {
 	r.results = append(r.results, res)
-	passed, failed, skipped := res.total()
+	passed, failed, skipped := res.total(res.counts)
 	how := "done"
-	switch {
-	case res.err != nil:
-		how = "FAILED: " + res.err.Error()
-	case res.gotest:
+	if res.gotest {
 		how = fmt.Sprintf("%d passed, %d failed, %d skipped", passed, failed, skipped)
+	}
+	if res.err != nil {
+		how = fmt.Sprintf("FAILED: %v: %s", res.err, how)
 	}
 	r.say("%s: %s (%s)", res.name, how, res.took.Round(time.Second))
 }

@@ -37,7 +37,7 @@ func TestCount(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			passed, failed, skipped := res.total()
+			passed, failed, skipped := res.total(res.counts)
 			if passed != c.passed || failed != c.failed || skipped != c.skipped {
 				t.Errorf("%d passed, %d failed, %d skipped; want %d, %d, %d", passed, failed, skipped, c.passed, c.failed, c.skipped)
 			}
@@ -54,6 +54,8 @@ func TestRun(t *testing.T) {
 		{name: "needy", argv: []string{"/bin/true"}, needs: []string{"broken"}, limit: time.Minute},
 		{name: "check", argv: []string{"/bin/true"}, limit: time.Minute},
 		{name: "slow", argv: []string{"/bin/sleep", "600"}, limit: time.Millisecond},
+		{name: "bad", gotest: true, limit: time.Minute, argv: []string{"/bin/sh", "-c", `echo '{"Action":"fail","Package":"p","Test":"Bad"}'; false`}},
+		{name: "bad again", gotest: true, limit: time.Minute, argv: []string{"/bin/sh", "-c", `echo '{"Action":"fail","Package":"p","Test":"Bad"}'; false`}},
 		{name: "user", gotest: true, limit: time.Minute, argv: echo(`{"Action":"skip","Package":"p","Test":"Root"}`)},
 		{name: "root", gotest: true, limit: time.Minute, after: []string{"user"}, argv: echo(`{"Action":"pass","Package":"p","Test":"Root"}`)},
 		{name: "last", argv: []string{"/bin/true"}, prepares: true, always: true, after: []string{"root", "needy"}, limit: time.Minute},
@@ -61,7 +63,7 @@ func TestRun(t *testing.T) {
 	if r.report() {
 		t.Error("all is well")
 	}
-	if want := "2 passed, 3 failed, 0 skipped\n"; !strings.HasSuffix(out.String(), want) {
+	if want := "2 passed, 4 failed, 0 skipped\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("it does not end in %q:\n%s", want, &out)
 	}
 	for _, want := range []string{"needy: not run: it needs broken", "slow: context deadline exceeded"} {

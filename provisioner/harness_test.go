@@ -30,7 +30,6 @@ const testDriver = "csi.plinth.dev"
 type bed struct {
 	*Controller
 	t      *testing.T
-	ledger *ledger.Memory
 	events *record.FakeRecorder
 }
 
@@ -71,7 +70,7 @@ func prepare(t *testing.T, m *ledger.Memory, objects ...runtime.Object) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{Controller: c, t: t, ledger: m, events: record.NewFakeRecorder(100)}
+	b := &bed{Controller: c, t: t, events: record.NewFakeRecorder(100)}
 	c.provisioner.events = b.events
 	return b
 }
@@ -90,7 +89,7 @@ func (b *bed) until(name string, done func(*v1alpha1.PlinthVolume) bool) *v1alph
 	defer cancel()
 	v, err := b.view.Until(ctx, name, done)
 	if err != nil {
-		b.t.Fatalf("waiting for volume %s, now %+v: %v", name, v, err)
+		b.t.Fatalf("waiting for volume %s, now %+v: %v", name, v.DeepCopy(), err)
 	}
 	return v
 }
@@ -145,7 +144,7 @@ type fakeNode struct {
 // run serves the node until the test ends or stop is called.
 func (n *fakeNode) run(t *testing.T, m *ledger.Memory) (stop func()) {
 	t.Helper()
-	w, err := m.WatchVolumes(n.name).Watch(metav1.ListOptions{})
+	w, err := cache.ToWatcherWithContext(m.WatchVolumes(n.name)).WatchWithContext(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,15 +103,6 @@ func (p *picture) volumeGone(v *v1alpha1.PlinthVolume) {
 	p.release(v.Name)
 }
 
-// promise takes the bytes of a volume that is about to be written.
-func (p *picture) promise(v *v1alpha1.PlinthVolume) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, ok := p.promises[v.Name]; !ok {
-		p.hold(v)
-	}
-}
-
 // hold and release keep the sums; p.mu is held.
 func (p *picture) hold(v *v1alpha1.PlinthVolume) {
 	h := promise{

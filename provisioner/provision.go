@@ -89,7 +89,7 @@ func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 			pv, err := w.persistentVolume(p.driver, v)
 			return pv, controller.ProvisioningFinished, err
 		default:
-			if state, err, over := p.turnedDown(ctx, &w, v); over {
+			if state, err := p.turnedDown(ctx, &w, v); err != nil {
 				return nil, state, err
 			}
 		}
@@ -154,31 +154,30 @@ func waitingFor(v *v1alpha1.PlinthVolume) error {
 	return fmt.Errorf("waiting for node %s to make the volume in pool %s%s", v.Spec.NodeName, v.Spec.Pool, because(v))
 }
 
-// turnedDown takes back a volume that its node refused. over is false where
+// turnedDown takes back a volume that its node refused. Without an error
 // another place is to be tried at once.
-func (p *Provisioner) turnedDown(ctx context.Context, w *order, v *v1alpha1.PlinthVolume) (state controller.ProvisioningState, err error, over bool) {
+func (p *Provisioner) turnedDown(ctx context.Context, w *order, v *v1alpha1.PlinthVolume) (controller.ProvisioningState, error) {
 	fault := fmt.Errorf("node %s could not make the volume in pool %s%s", v.Spec.NodeName, v.Spec.Pool, because(v))
 	if err := p.view.DeleteVolume(ctx, v); err != nil {
-		return controller.ProvisioningNoChange, errors.Join(fault, err), true
+		return controller.ProvisioningNoChange, errors.Join(fault, err)
 	}
 	now, err := p.await(ctx, v, true, p.patience, gone)
 	if err != nil {
-		return controller.ProvisioningNoChange, errors.Join(fault, err), true
+		return controller.ProvisioningNoChange, errors.Join(fault, err)
 	}
 	if now != nil {
-		p.limiter.rest(string(w.claim.UID))
-		if _, there := p.view.Volume(w.name); there {
-			return controller.ProvisioningFinished, fault, true
+		if now = p.rest(w, v, false); now != nil {
+			return controller.ProvisioningFinished, fault
 		}
 	}
 	switch {
 	case !elsewhere(v):
-		return controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, nil, fault), true
+		return controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, nil, fault)
 	case len(w.place.Nodes) > 0:
-		return controller.ProvisioningReschedule, fault, true
+		return controller.ProvisioningReschedule, fault
 	}
 	w.place.Avoid[placement.PoolKey{Node: v.Spec.NodeName, Pool: v.Spec.Pool}] = true
-	return "", fault, false
+	return "", nil
 }
 
 // notPlaced answers for an order without a place: the scheduler chooses again

@@ -155,8 +155,20 @@ func (s *Volumes) Expand(ctx context.Context, id volume.ID, size int64) (volume.
 		return volume.Volume{}, fmt.Errorf("%w: node %s has not grown volume %s yet", volume.ErrBusy, v.Spec.NodeName, id)
 	}
 	fault := fmt.Errorf("%w: growing volume %s to %s%s", sentinel(v.Status.Reason), id, bytesize.Format(size), because(v))
-	_, err = s.view.ResizeVolume(ctx, v, *v.Status.Size)
-	return volume.Volume{}, errors.Join(fault, err)
+	return volume.Volume{}, errors.Join(fault, s.takeBack(ctx, v))
+}
+
+// takeBack undoes the intent to grow v, and returns once the view knows: the
+// next call must not take the old intent for its own.
+func (s *Volumes) takeBack(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	back, err := s.view.ResizeVolume(ctx, v, *v.Status.Size)
+	if err != nil {
+		return err
+	}
+	_, err = s.await(ctx, back, true, s.callPatience, func(now *v1alpha1.PlinthVolume) bool {
+		return now == nil || now.Generation >= back.Generation
+	})
+	return err
 }
 
 // Space says what could be provisioned for such a request now.

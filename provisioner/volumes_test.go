@@ -83,8 +83,7 @@ func TestVolumesExpand(t *testing.T) {
 	b := setUp(t, m)
 	grows := true
 	(&fakeNode{name: "n1", answer: silent}).run(t, m)
-	node := func(*v1alpha1.PlinthVolume) {}
-	node = func(v *v1alpha1.PlinthVolume) {
+	node := func(v *v1alpha1.PlinthVolume) {
 		v.Status.ObservedGeneration = v.Generation
 		if v.Status.Reason = v1alpha1.ReasonNoCapacity; grows {
 			v.Status.Reason, v.Status.Size = "", &v.Spec.Size

@@ -72,7 +72,7 @@ func add(t *testing.T, m *ledger.Memory, v *v1alpha1.PlinthVolume) *v1alpha1.Pli
 // each event of a watch.
 func watched[T any](t *testing.T, lw cache.ListerWatcher, get func() (*T, error), done func(*T) bool) *T {
 	t.Helper()
-	w, err := lw.Watch(metav1.ListOptions{})
+	w, err := cache.ToWatcherWithContext(lw).WatchWithContext(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,12 +170,12 @@ func TestFailures(t *testing.T) {
 			m, e := &ledger.Memory{}, newEngine()
 			e.fails[tc.op] = tc.err
 			start(t, m, e)
-			v := add(t, m, intent("v", v1alpha1.VolumeTypeLocal))
+			add(t, m, intent("v", v1alpha1.VolumeTypeLocal))
 			if tc.phase == "" {
 				untilVolume(t, m, "v", isReady)
 				return
 			}
-			v = untilVolume(t, m, "v", reason(tc.reason))
+			v := untilVolume(t, m, "v", reason(tc.reason))
 			if v.Status.Phase != tc.phase || v.Status.Size != nil || v.Status.Message == "" {
 				t.Errorf("status %+v", v.Status)
 			}
@@ -273,9 +273,9 @@ func TestDataMissing(t *testing.T) {
 			if tc.fault != nil {
 				e.fails["get"] = tc.fault
 			}
-			v := add(t, m, intent("v", v1alpha1.VolumeTypeCSI, made("1Gi")))
+			add(t, m, intent("v", v1alpha1.VolumeTypeCSI, made("1Gi")))
 			a, _ := start(t, m, e)
-			v = untilVolume(t, m, "v", reason(tc.reason))
+			v := untilVolume(t, m, "v", reason(tc.reason))
 			if v.Status.Phase != v1alpha1.VolumeFailed || v.Status.Size == nil {
 				t.Errorf("status %+v", v.Status)
 			}

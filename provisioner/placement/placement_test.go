@@ -106,6 +106,10 @@ func TestPlace(t *testing.T) {
 			nodes: []Node{node("n1", pool("s", 2*gi, shared))}, want: Choice{Node: "n1", Pool: "s", Among: 1},
 		},
 		{
+			name: "many writers on a local volume", ask: Request{Size: gi, Pinned: true, AccessModes: modes(volume.ReadWriteMany)},
+			nodes: []Node{node("n1", pool("s", 2*gi, shared))}, says: []string{"a local volume belongs to one node", "volumeType csi or hostPath"},
+		},
+		{
 			name: "topologies", ask: Request{Size: gi, Topologies: []Term{{"zone": {"z-n2"}}}},
 			nodes: []Node{node("n1", pool("a", 9*gi)), node("n2", pool("a", 2*gi))}, want: Choice{Node: "n2", Pool: "a", Among: 1},
 		},

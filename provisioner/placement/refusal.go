@@ -171,7 +171,7 @@ func (r Request) refusesPool(n Node, p volume.PoolStatus, room int64) Why {
 	case r.Mode == volume.Filesystem && r.FSType != "" && !slices.Contains(p.FSTypes, r.FSType):
 		return no(Unsupported, fsTypeDetail(p, r.FSType))
 	case multiNode(r.AccessModes) != "" && !r.shares(p):
-		return no(ModeRefused, modeDetail(p, multiNode(r.AccessModes)))
+		return no(ModeRefused, modeDetail(r, p))
 	case r.Avoid[PoolKey{n.Name, p.Name}]:
 		return no(JustRefused, "has just refused it")
 	case room < r.Size:
@@ -204,11 +204,15 @@ func fsTypeDetail(p volume.PoolStatus, want string) string {
 	return fmt.Sprintf("(%s) makes %s, not %s", p.Backend, strings.Join(p.FSTypes, " and "), want)
 }
 
-func modeDetail(p volume.PoolStatus, mode volume.AccessMode) string {
-	if p.Shared {
-		return fmt.Sprintf("(%s) is shared, but only its directories can be %s", p.Backend, mode)
+func modeDetail(r Request, p volume.PoolStatus) string {
+	mode := multiNode(r.AccessModes)
+	switch {
+	case !p.Shared:
+		return fmt.Sprintf("is local to its node and cannot be %s", mode)
+	case r.Pinned:
+		return fmt.Sprintf("is shared, but a local volume belongs to one node and cannot be %s; use volumeType csi or hostPath", mode)
 	}
-	return fmt.Sprintf("is local to its node and cannot be %s", mode)
+	return fmt.Sprintf("(%s) is shared, but only its directories can be %s", p.Backend, mode)
 }
 
 // multiNode returns the first mode that pods of several nodes may use at

@@ -226,7 +226,7 @@ func (e *env) remove(r kind, name string) {
 func (e *env) watchFor(r kind, selector string, done func(*unstructured.Unstructured) error) error {
 	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
-	var missing error = errors.New("there is none")
+	missing := errors.New("there is none")
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = selector

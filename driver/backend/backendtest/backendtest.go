@@ -48,6 +48,8 @@ type Harness struct {
 	Trees bool
 	// Snapshots says that the backend is a backend.Snapshotter.
 	Snapshots bool
+	// CopiesIdle says that a volume in use is not copied: ErrInUse.
+	CopiesIdle bool
 	// Cuts says that pools have OpenCut.
 	Cuts bool
 }

@@ -26,6 +26,7 @@ func background() context.Context { return context.Background() }
 type consumer struct {
 	dir    string // a filesystem volume, mounted where need be
 	device string // a block volume
+	fsType string // of what is mounted from the device
 	umount func() error
 }
 
@@ -67,7 +68,7 @@ func mountSource(t *testing.T, src backend.Source) *consumer {
 			t.Errorf("unmount %s: %v", dir, err)
 		}
 	})
-	return &consumer{dir: dir, device: src.Device, umount: umount}
+	return &consumer{dir: dir, device: src.Device, fsType: src.FSType, umount: umount}
 }
 
 // done unmounts and detaches.

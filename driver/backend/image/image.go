@@ -16,7 +16,16 @@
 // fails below its filesystem: fsync(2) in the consumer reports it, what was
 // written and synced before stays, and an ext4 may go read-only. A pool with
 // overcommit 1 keeps that from happening unless strangers fill it; a thick
-// image cannot be hit.
+// image cannot be hit, unless snapshots of it share its bytes: a write then
+// needs new ones.
+//
+// A snapshot is a file, snapshots/ID.img. On a pool with reflinks (XFS, btrfs)
+// it shares the volume's bytes and is taken at one instant of a volume in use:
+// its filesystem is frozen for the time of the reflink and no longer, a Block
+// volume is as a power cut would leave it. Where there are no reflinks (ext4)
+// the bytes are copied, and only of a volume that is not attached, since a
+// frozen filesystem would have to wait for all of them: ErrInUse otherwise.
+// What is restored or cloned gets a UUID of its own before it is a volume.
 package image
 
 import (
@@ -64,6 +73,7 @@ type file struct {
 // Names are relative to the pool. No method follows a symlink. What is not
 // there is fs.ErrNotExist; what is no image is volume.ErrInvalid.
 type host interface {
+	copier
 	// Stat reads an image.
 	Stat(name string) (file, error)
 	// Make makes an image, durable and formatted but under a name that does
@@ -111,7 +121,7 @@ func open(_ context.Context, h host) (*Image, error) {
 			return nil, err
 		}
 		for _, name := range names {
-			if _, ours := b.kind.UnfinishedID(name); !ours {
+			if !b.kind.Unfinished(name) {
 				continue
 			}
 			if err := h.Free(dir + "/" + name); err != nil {
@@ -150,7 +160,7 @@ func (b *Image) ensure(ctx context.Context, s volume.Spec) error {
 	if err := layout.CheckSize(s.Size, least, b.maxVolume()); err != nil {
 		return err
 	}
-	size := (s.Size + granularity - 1) / granularity * granularity
+	size := rounded(s.Size)
 	f, err := b.host.Stat(b.kind.Path(s.ID))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := b.host.Make(ctx, b.kind.TmpPath(s.ID), size, s.Thick, holds); err != nil {
@@ -161,13 +171,22 @@ func (b *Image) ensure(ctx context.Context, s volume.Spec) error {
 	switch {
 	case err != nil:
 		return err
-	case f.content != holds:
+	case !f.fits(s, holds):
 		return fmt.Errorf("%w: it holds %s, %s was asked", volume.ErrExists, f.content, holds)
 	case size < f.size:
 		return fmt.Errorf("%w: %d bytes asked, it has %d and volumes never shrink", volume.ErrOutOfRange, s.Size, f.size)
 	}
 	// Also at the present size: a cut may have left the device behind its file.
 	return b.host.Extend(b.kind.Path(s.ID), size, s.Thick)
+}
+
+func rounded(size int64) int64 { return (size + granularity - 1) / granularity * granularity }
+
+// fits reports whether an image holds what a spec asks for. An empty fsType
+// asks for ext4 of a new volume, of one that is there for no change: a restored
+// one has the filesystem of its source.
+func (f file) fits(s volume.Spec, asked content) bool {
+	return f.content == asked || s.Mode == volume.Filesystem && s.FSType == "" && f.content != block
 }
 
 // wanted is what a spec asks an image to hold, and the least size for it.

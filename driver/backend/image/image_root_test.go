@@ -36,11 +36,14 @@ func TestSuite(t *testing.T) {
 						return Open(t.Context(), Options{Dir: dir, step: step})
 					}}
 				},
-				Spec:     c.spec,
-				Enforced: true,
-				Overhead: 8 << 20,
-				Cuts:     true,
-				HalfMade: []string{".plinth/tmp/volume-x.img", ".plinth/trash/volume-y.img"},
+				Spec:       c.spec,
+				Enforced:   true,
+				Overhead:   8 << 20,
+				Cuts:       true,
+				Snapshots:  true,
+				CopiesIdle: c.pool.Type == "ext4",
+				HalfMade: []string{".plinth/tmp/volume-x.img", ".plinth/trash/volume-y.img",
+					".plinth/tmp/snapshot-x.img", ".plinth/trash/snapshot-y.img"},
 				Unsupported: []volume.Spec{
 					{Mode: "Object", Size: 64 << 20},
 					{Mode: volume.Filesystem, Size: 64 << 20, FSType: "ntfs"},

@@ -72,3 +72,19 @@ func (s *stepped) Detach(name string) error {
 	}
 	return s.host.Detach(name)
 }
+
+// Copy implements copier.
+func (s *stepped) Copy(ctx context.Context, from, to string) error {
+	if err := s.step("copy " + from + " to " + to); err != nil {
+		return err
+	}
+	return s.host.Copy(ctx, from, to)
+}
+
+// Own implements copier.
+func (s *stepped) Own(ctx context.Context, name string, size int64, thick bool, c content) error {
+	if err := s.step("own " + name); err != nil {
+		return err
+	}
+	return s.host.Own(ctx, name, size, thick, c)
+}

@@ -23,8 +23,11 @@ const (
 	Trash     = ".plinth/trash"
 )
 
-// making is before an ID in the names of what is being made or freed.
-const making = "volume-"
+// What is before an ID in the names of what is being made or freed.
+const (
+	making    = "volume-"
+	capturing = "snapshot-"
+)
 
 // Kind is how a backend's volumes are named: a directory has no suffix.
 type Kind string
@@ -61,6 +64,32 @@ func (k Kind) UnfinishedID(name string) (volume.ID, bool) {
 		return "", false
 	}
 	return k.ID(bare)
+}
+
+// SnapshotPath is where a whole snapshot is.
+func (k Kind) SnapshotPath(id volume.ID) string { return path.Join(Snapshots, string(id)+string(k)) }
+
+// SnapshotTmpPath is where a snapshot is made before it is renamed.
+func (k Kind) SnapshotTmpPath(id volume.ID) string {
+	return path.Join(Tmp, capturing+string(id)+string(k))
+}
+
+// SnapshotTrashPath is where a snapshot that is no more waits to be freed.
+func (k Kind) SnapshotTrashPath(id volume.ID) string {
+	return path.Join(Trash, capturing+string(id)+string(k))
+}
+
+// Unfinished reports whether a name in Tmp or Trash is of a volume or
+// snapshot of this kind.
+func (k Kind) Unfinished(name string) bool {
+	if _, ours := k.UnfinishedID(name); ours {
+		return true
+	}
+	bare, ok := strings.CutPrefix(name, capturing)
+	if ok {
+		_, ok = k.ID(bare)
+	}
+	return ok
 }
 
 // Check answers ErrInvalid for an ID that must not become part of a path.

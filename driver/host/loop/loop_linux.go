@@ -73,7 +73,9 @@ func attach(file *os.File) (Device, error) {
 			return Device{}, fmt.Errorf("find a free loop device: %w", err)
 		}
 		err = configure(n, file)
-		if errors.Is(err, unix.EBUSY) { // another took it between the two requests
+		// Another took it between the two requests, and may be letting it go
+		// already: opening it is ENXIO then (linux: drivers/block/loop.c, lo_open).
+		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) {
 			continue
 		}
 		if err != nil {

@@ -271,7 +271,7 @@ func TestDataMissing(t *testing.T) {
 		t.Run(tc.reason, func(t *testing.T) {
 			m, e := &ledger.Memory{}, newEngine()
 			if tc.fault != nil {
-				e.fails["get"] = tc.fault
+				e.away["get"] = tc.fault
 			}
 			add(t, m, intent("v", v1alpha1.VolumeTypeCSI, made("1Gi")))
 			a, _ := start(t, m, e)
@@ -283,6 +283,7 @@ func TestDataMissing(t *testing.T) {
 				t.Fatal("the volume was made again")
 			}
 			e.mu.Lock()
+			delete(e.away, "get")
 			e.volumes["v"] = volume.Volume{Spec: request(v).Spec, Pool: "a", Node: "n1"}
 			e.mu.Unlock()
 			a.PoolsChanged()

@@ -12,23 +12,28 @@ import (
 
 // engine is storage in memory. A call in fails returns that error once, after
 // its work if the key ends in "+", as when the process is cut before it hears.
+// A call in away returns that error until it is taken out.
 type engine struct {
 	mu      sync.Mutex
 	volumes map[volume.ID]volume.Volume
 	exposed map[volume.ID]bool
 	fails   map[string]error
+	away    map[string]error
 	pools   []volume.PoolStatus
 	calls   []string
 }
 
 func newEngine() *engine {
-	return &engine{volumes: map[volume.ID]volume.Volume{}, exposed: map[volume.ID]bool{}, fails: map[string]error{}}
+	return &engine{volumes: map[volume.ID]volume.Volume{}, exposed: map[volume.ID]bool{}, fails: map[string]error{}, away: map[string]error{}}
 }
 
 func (e *engine) do(op string, id volume.ID, work func() error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.calls = append(e.calls, strings.TrimSpace(op+" "+string(id)))
+	if err := e.away[op]; err != nil {
+		return fmt.Errorf("%s %s: %w", op, id, err)
+	}
 	if err := e.fails[op]; err != nil {
 		delete(e.fails, op)
 		return fmt.Errorf("%s %s: %w", op, id, err)

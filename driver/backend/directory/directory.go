@@ -13,11 +13,24 @@
 // that gives a file of its own another project on purpose. Neither can on
 // btrfs or in an image.
 //
+// A snapshot is a directory, snapshots/ID, copied from the volume file by file,
+// and so is a clone. On XFS each file is reflinked, at one instant, and shares
+// its bytes with its source; elsewhere the bytes are copied, which takes as
+// long as they are many. The tree as a whole is not copied at one instant:
+// files written meanwhile are from different moments, one that is moved may be
+// missing or there twice. Whoever needs one moment stops writing, or uses
+// btrfs or an image. The call returns when the copy is whole. A copy has a
+// project of its own; the quota of XFS counts shared bytes to everyone who
+// shares them. Inode flags (immutable, …) are not copied.
+//
 // With QuotaNone nothing limits a volume: Capacity.Enforced is false,
 // Info.Size 0 and Info.Allocated -1, and Usage walks the volume.
 package directory
 
-import "github.com/plinth-csi/plinth/driver/backend/tree"
+import (
+	"github.com/plinth-csi/plinth/driver/backend/tree"
+	"github.com/plinth-csi/plinth/driver/host/beneath"
+)
 
 // Quota says what limits the volumes of a pool.
 type Quota string
@@ -45,4 +58,8 @@ type Options struct {
 // Directory is the backend.
 type Directory struct {
 	*tree.Tree
+	dir    *beneath.Dir
+	keeper tree.Keeper
+	files  tree.Files
+	step   tree.Step
 }

@@ -35,7 +35,8 @@ func TestQuotaNone(t *testing.T) {
 				Trees:       true,
 				Overhead:    2 << 20,
 				Cuts:        true,
-				HalfMade:    []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/"},
+				Snapshots:   true,
+				HalfMade:    []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/", ".plinth/tmp/snapshot-x/", ".plinth/trash/snapshot-y/"},
 				Unsupported: unsupported,
 			})
 		})
@@ -65,7 +66,8 @@ func TestProjectQuota(t *testing.T) {
 				Trees:       true,
 				Overhead:    2 << 20,
 				Cuts:        true,
-				HalfMade:    []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/"},
+				Snapshots:   true,
+				HalfMade:    []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/", ".plinth/tmp/snapshot-x/", ".plinth/trash/snapshot-y/"},
 				Unsupported: unsupported,
 				OutOfRange:  []volume.Spec{{Mode: volume.Filesystem, Size: 1000}},
 			})

@@ -23,14 +23,14 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory pool: %w", err)
 	}
-	t, err := open(ctx, dir, o)
+	b, err := open(ctx, dir, o)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open directory pool %s: %w", o.Dir, err), dir.Close())
 	}
-	return &Directory{Tree: t}, nil
+	return b, nil
 }
 
-func open(ctx context.Context, dir *beneath.Dir, o Options) (*tree.Tree, error) {
+func open(ctx context.Context, dir *beneath.Dir, o Options) (*Directory, error) {
 	var keeper tree.Keeper
 	options := tree.Options{MinVolume: minVolume, Granularity: granularity}
 	switch o.Quota {
@@ -55,7 +55,7 @@ func open(ctx context.Context, dir *beneath.Dir, o Options) (*tree.Tree, error) 
 	if p, ok := keeper.(*projects); ok {
 		err = p.sweep()
 	}
-	return t, err
+	return &Directory{Tree: t, dir: dir, keeper: stepped, files: files, step: o.step}, err
 }
 
 // Probe says whether a path can be a pool with project quotas: ErrUnsupported

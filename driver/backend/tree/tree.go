@@ -81,7 +81,7 @@ func New(ctx context.Context, k Keeper, f Files, o Options) (*Tree, error) {
 			return nil, err
 		}
 		for _, name := range names {
-			if _, ours := b.kind.UnfinishedID(name); !ours {
+			if !b.kind.Unfinished(name) {
 				continue
 			}
 			if err := k.Free(ctx, dir+"/"+name); err != nil {

@@ -27,6 +27,9 @@ func (Machine) Bind(source, target string, flags mount.Flags) error {
 // Mount implements Host. A filesystem that nobody has mounted is repaired and
 // grown first.
 func (m Machine) Mount(ctx context.Context, dev, target, fsType string, options []string) error {
+	if fsType == memoryFS {
+		return mount.Device(dev, target, fsType, options)
+	}
 	major, minor, err := device.Number(dev)
 	if err != nil {
 		return err

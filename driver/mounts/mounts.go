@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/host/mount"
@@ -42,7 +43,8 @@ type Host interface {
 	Mounts() ([]mount.Mount, error)
 	// Bind mounts a directory or a device node on a path of the same kind.
 	Bind(source, target string, flags mount.Flags) error
-	// Mount repairs, where that is safe, and mounts a filesystem. It never formats.
+	// Mount repairs, where that is safe, and mounts a filesystem. It never
+	// formats. The device of one in memory is its own type.
 	Mount(ctx context.Context, device, target, fsType string, options []string) error
 	// Unmount takes the topmost mount off a path.
 	Unmount(target string) error
@@ -70,6 +72,7 @@ type Service struct {
 	host    Host
 	dir     string
 	log     *slog.Logger
+	making  sync.Mutex // of the place for exposed volumes
 }
 
 // New checks the options.

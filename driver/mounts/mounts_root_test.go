@@ -371,9 +371,18 @@ func TestExpose(t *testing.T) {
 			if again, err := n.Expose(ctx, id); err != nil || again != path {
 				t.Errorf("again: %q, %v", again, err)
 			}
-			// A reboot: nothing is mounted or attached.
 			if path == n.Service.path(id) {
-				must(t, mount.Unmount(path), n.pools.Detach(ctx, id))
+				// Somebody unmounts it.
+				must(t, mount.Unmount(path))
+				if again, err := n.Expose(ctx, id); err != nil || again != path {
+					t.Errorf("after it was unmounted: %q, %v", again, err)
+				}
+				// A reboot: nothing is mounted or attached, and no pod can be
+				// given the place where the volume is not.
+				must(t, mount.Unmount(path), mount.Unmount(n.path("mounts/live")), n.pools.Detach(ctx, id))
+				if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("after a reboot the path is there without the volume: %v", err)
+				}
 			}
 			n.pools.Close()
 			n.open(t, k)
@@ -390,9 +399,12 @@ func TestExpose(t *testing.T) {
 			}
 			must(t, mount.BindPath(path, pod, mount.Flags{}))
 			wants(t, "unexpose while a pod has it", n.Unexpose(ctx, id), volume.ErrInUse)
+			if got := get(t, path, k, 5); got != "hello" {
+				t.Errorf("in use and still exposed, it has %q", got)
+			}
 			must(t, mount.Unmount(pod), n.Unexpose(ctx, id), n.Unexpose(ctx, id))
-			if _, err := os.Lstat(n.Service.path(id)); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("the path is there: %v", err)
+			if left, err := os.ReadDir(n.path("mounts/live")); len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
 			}
 			must(t, n.pools.Delete(ctx, id), n.Unexpose(ctx, id), n.Restore(ctx))
 		})

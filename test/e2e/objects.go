@@ -138,6 +138,9 @@ func onlyOn(node string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node} }
 }
 
+// withoutGrace has the pod end at once.
+func withoutGrace(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = new(int64) }
+
 // withDevice gives the claim to the pod as the block device /dev/volume.
 func withDevice(p *corev1.Pod) {
 	c := &p.Spec.Containers[0]

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -103,9 +104,9 @@ func poolNamed(n *v1alpha1.PlinthNode, name string) *v1alpha1.PoolStatus {
 	return nil
 }
 
-// changePools changes the pools file, restarts the agent of one node with it,
-// and undoes both at the end of the test.
-func (e *env) changePools(node string, change func(string) string) {
+// changePools changes the pools file and restarts the agent of one node with
+// it. undo is called at the end of the test if it was not before.
+func (e *env) changePools(node string, change func(string) string) (undo func()) {
 	e.Helper()
 	agent := e.agentOn(node)
 	cms := e.kube.CoreV1().ConfigMaps(agent.Namespace)
@@ -126,15 +127,17 @@ func (e *env) changePools(node string, change func(string) string) {
 				e.must(err, "change the pools file")
 				e.restartAgent(node)
 			}
-			e.Cleanup(func() {
+			undo = sync.OnceFunc(func() {
 				set(file)
 				e.awaitPools(node)
 			})
+			e.Cleanup(undo)
 			set(change(file))
-			return
+			return undo
 		}
 	}
 	e.Fatalf("agent %s has no ConfigMap with pools", agent.Name)
+	return nil
 }
 
 // agentOn finds the agent's pod on a node.

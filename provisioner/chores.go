@@ -23,14 +23,15 @@ import (
 //     deleting a Node is how an administrator says that a machine is no more.
 //     Should it come back, its agent reports again, and its volumes, whose
 //     objects have stayed, are there again.
-//   - A volume that was never made, whose claim is gone and which has no
-//     PersistentVolume, is taken back: the controller ended, or the claim did,
-//     before the node answered. One that was made is kept, whatever is gone:
-//     a volume that is retained looks the same.
+//   - A volume whose claim is gone and which never had a PersistentVolume is
+//     taken back: the claim went before the node answered. That it never had
+//     one is known of a volume that was not made, and of those that this
+//     process wrote. Any other is kept: a volume that is retained looks the same.
 type chores struct {
 	view   *ledger.View
 	lookup lookups
 	nodes  corelisters.NodeLister
+	rest   *resting
 	queue  workqueue.TypedRateLimitingInterface[chore]
 	log    *slog.Logger
 }
@@ -43,9 +44,9 @@ const (
 	choreVolume = "volume"
 )
 
-func newChores(view *ledger.View, lookup lookups, nodes corelisters.NodeLister, log *slog.Logger) *chores {
+func newChores(view *ledger.View, lookup lookups, nodes corelisters.NodeLister, rest *resting, log *slog.Logger) *chores {
 	return &chores{
-		view: view, lookup: lookup, nodes: nodes, log: log,
+		view: view, lookup: lookup, nodes: nodes, rest: rest, log: log,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[chore](firstRetry, lastRetry)),
 	}
 }
@@ -88,10 +89,10 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 		return c.own(ctx, todo.name)
 	}
 	v, ok := c.view.Volume(todo.name)
-	if !ok || v.Status.Size != nil || v.DeletionTimestamp != nil || !c.orphan(v) {
+	if !ok || v.DeletionTimestamp != nil || !c.orphan(v) || (v.Status.Size != nil && !c.rest.never(v.Name)) {
 		return nil
 	}
-	c.log.Info("a volume that was never made is taken back: its claim is gone", logVolume, v.Name, logClaim, v.Spec.ClaimNamespace+"/"+v.Spec.ClaimName)
+	c.log.Info("a volume that nobody was given is taken back: its claim is gone", logVolume, v.Name, logClaim, v.Spec.ClaimNamespace+"/"+v.Spec.ClaimName)
 	return c.view.DeleteVolume(ctx, v)
 }
 

@@ -136,11 +136,12 @@ func (c *Controller) assemble() {
 	}
 	c.volumes = &Volumes{core: shared}
 	c.provisioner = &Provisioner{
-		core: shared, lookup: found, limiter: newLimiter(), freeing: &freeing{}, log: c.cfg.Log,
+		core: shared, lookup: found, limiter: newLimiter(), resting: newResting(), freeing: &freeing{}, log: c.cfg.Log,
 		parked: newParked(func(r placement.Request) bool { return shared.picture.fits(r) == nil }, c.wakeClaim),
 		events: c.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component}),
 	}
-	c.chores = newChores(c.view, found, c.nodes, c.cfg.Log)
+	c.chores = newChores(c.view, found, c.nodes, c.provisioner.resting, c.cfg.Log)
+	c.provisioner.orphaned = c.chores.volume
 }
 
 // Volumes is what the CSI controller service asks for.
@@ -192,6 +193,7 @@ func (c *Controller) lead(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { c.provisioner.parked.run(ctx) })
+	wg.Go(func() { c.provisioner.remind(ctx) })
 	wg.Go(func() { c.capacity.Load().Run(ctx) })
 	wg.Go(func() { c.chores.run(ctx) })
 	library := controller.NewProvisionController(ctx, c.client, c.cfg.Driver, c.provisioner,

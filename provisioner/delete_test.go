@@ -111,6 +111,30 @@ func TestDeleteSlowly(t *testing.T) {
 	}
 }
 
+// A claim that goes while its node makes the volume leaves nothing behind.
+func TestClaimGoesWhileResting(t *testing.T) {
+	m := &ledger.Memory{}
+	c, sc := claim("c", "1Gi"), class("sc", nil)
+	b := setUp(t, m, c, sc, readyNode("n1"))
+	reports(t, m, "n1", btrfs("a", "5Gi"))
+	b.seen(1)
+	b.provisioner.patience = 0
+	if _, _, err := b.provision(c, sc, ""); !rests(err) {
+		t.Fatal(err)
+	}
+	made := b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v != nil }).DeepCopy()
+	made.Status = *makes(made)
+	if _, err := m.UpdateVolumeStatus(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	b.until("pvc-uid-c", ready)
+	go b.chores.run(t.Context())
+	if err := b.client.CoreV1().PersistentVolumeClaims("default").Delete(t.Context(), "c", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v == nil || v.DeletionTimestamp != nil })
+}
+
 // What was never made is taken back when its claim is gone; what was made is kept.
 func TestChores(t *testing.T) {
 	m := &ledger.Memory{}

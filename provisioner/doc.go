@@ -6,9 +6,12 @@
 // The provisioner library (sig-storage-lib-external-provisioner) watches
 // claims and calls Provision. Provision reads the StorageClass and the claim,
 // refuses what cannot be honoured, places the volume, writes a PlinthVolume
-// and waits for its node to report Ready. The wait is short: then the worker
-// goes back to the library with ProvisioningInBackground, and the change of
-// the PlinthVolume's status wakes the claim. Nothing polls.
+// and waits for its node to report Ready. The wait is short: then the claim
+// rests. The library is told to ignore it, which costs no event and no
+// back-off (ProvisioningInBackground would cost a warning and a retry for each
+// claim of a burst), and the change of the PlinthVolume's status wakes it. What
+// the library would do for a claim that goes meanwhile, the chores do. Nothing
+// polls.
 //
 // # How waking works
 //

@@ -7,11 +7,15 @@ import (
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/util"
 )
 
-// ShouldProvision implements controller.Qualifier. The library asks it of
-// every claim without a volume, also of those that it will not give to
-// Provision before the scheduler has chosen a node; it never says no, and
-// uses the chance to explain (see the package comment).
+// ShouldProvision implements controller.Qualifier. It says no to a claim that
+// rests: its node's answer wakes it. The library asks this of every claim
+// without a volume, also of those that it will not give to Provision before
+// the scheduler has chosen a node, and that is the chance to explain (see the
+// package comment).
 func (p *Provisioner) ShouldProvision(_ context.Context, claim *corev1.PersistentVolumeClaim) bool {
+	if p.resting.has(claim.UID) {
+		return false
+	}
 	class := p.lookup.class(util.GetPersistentVolumeClaimClass(claim))
 	if class == nil || class.Provisioner != p.driver || !delayed(class) || claim.DeletionTimestamp != nil {
 		return true

@@ -44,9 +44,12 @@ type Provisioner struct {
 	lookup  lookups
 	limiter *limiter
 	parked  *parked
+	resting *resting
 	freeing *freeing
-	events  record.EventRecorder
-	log     *slog.Logger
+	// orphaned is told of a volume whose claim may be gone.
+	orphaned func(name string)
+	events   record.EventRecorder
+	log      *slog.Logger
 }
 
 var (
@@ -63,6 +66,7 @@ func (p *Provisioner) SupportsBlock(context.Context) bool { return true }
 // time with the same PVName and goes on from where the ledger says it stands.
 func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
 	p.limiter.begin(string(o.PVC.UID))
+	p.resting.take(o.PVC.UID)
 	w, err := read(p.driver, o.PVName, o.PVC, o.StorageClass, o.SelectedNodeName)
 	if err != nil {
 		return nil, controller.ProvisioningFinished, p.park(o.PVC, o.StorageClass.Name, nil, err)
@@ -79,13 +83,14 @@ func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 		}
 		if !settled(v) {
 			if v = p.rest(&w, v, !cached && v == written); !settled(v) {
-				return nil, stateOf(v), waitingFor(v)
+				return nil, controller.ProvisioningNoChange, &controller.IgnoredError{Reason: waitingFor(v)}
 			}
 		}
 		switch {
 		case gone(v): // an earlier attempt has been cleared away
 		case ready(v):
 			p.parked.drop(o.PVC.UID)
+			p.resting.published(v.Name)
 			pv, err := w.persistentVolume(p.driver, v)
 			return pv, controller.ProvisioningFinished, err
 		default:
@@ -106,6 +111,7 @@ func (p *Provisioner) findOrWrite(ctx context.Context, w *order) (v *v1alpha1.Pl
 	if c := p.lookup.claim(w.claim.Namespace, w.claim.Name); c == nil || c.UID != w.claim.UID {
 		return nil, false, errClaimGone
 	}
+	p.resting.writing(w.name)
 	v, at, err := p.write(ctx, w.place, w.intent)
 	if err != nil {
 		return nil, false, err
@@ -130,28 +136,21 @@ var errClaimGone = errors.New("the claim is gone")
 // returns v as it is after that was arranged: a change before is seen here, a
 // change after wakes the claim. unseen says that the watch has not brought v yet.
 func (p *Provisioner) rest(w *order, v *v1alpha1.PlinthVolume, unseen bool) *v1alpha1.PlinthVolume {
-	p.limiter.rest(string(w.claim.UID))
+	p.resting.put(w.claim, w.name)
+	if p.lookup.claim(w.claim.Namespace, w.claim.Name) == nil {
+		p.orphaned(w.name) // it went after it was looked up: there is nobody to wake
+	}
 	if now, ok := p.view.Volume(w.name); ok || !unseen {
 		return now
 	}
 	return v
 }
 
-// stateOf says whether the library should keep a claim that rests, so that a
-// volume made after the claim's deletion still gets its PersistentVolume and
-// is deleted with it.
-func stateOf(v *v1alpha1.PlinthVolume) controller.ProvisioningState {
+func waitingFor(v *v1alpha1.PlinthVolume) string {
 	if v.DeletionTimestamp != nil {
-		return controller.ProvisioningFinished
+		return fmt.Sprintf("waiting for node %s to clear an earlier attempt away%s", v.Spec.NodeName, because(v))
 	}
-	return controller.ProvisioningInBackground
-}
-
-func waitingFor(v *v1alpha1.PlinthVolume) error {
-	if v.DeletionTimestamp != nil {
-		return fmt.Errorf("waiting for node %s to clear an earlier attempt away%s", v.Spec.NodeName, because(v))
-	}
-	return fmt.Errorf("waiting for node %s to make the volume in pool %s%s", v.Spec.NodeName, v.Spec.Pool, because(v))
+	return fmt.Sprintf("waiting for node %s to make the volume in pool %s%s", v.Spec.NodeName, v.Spec.Pool, because(v))
 }
 
 // turnedDown takes back a volume that its node refused. Without an error
@@ -167,7 +166,7 @@ func (p *Provisioner) turnedDown(ctx context.Context, w *order, v *v1alpha1.Plin
 	}
 	if now != nil {
 		if now = p.rest(w, v, false); now != nil {
-			return controller.ProvisioningFinished, fault
+			return controller.ProvisioningNoChange, &controller.IgnoredError{Reason: fault.Error()}
 		}
 	}
 	switch {

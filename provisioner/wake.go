@@ -71,15 +71,6 @@ func (l *limiter) rest(key string) {
 	l.calm[key] = true
 }
 
-// rouse says whether key was waiting, and ends that.
-func (l *limiter) rouse(key string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	was := l.calm[key]
-	delete(l.calm, key)
-	return was
-}
-
 // When implements workqueue.TypedRateLimiter.
 func (l *limiter) When(key string) time.Duration {
 	l.mu.Lock()

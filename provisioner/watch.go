@@ -70,6 +70,7 @@ func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
 func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
 	p := c.provisioner
 	p.picture.volumeGone(v)
+	p.resting.published(v.Name)
 	p.slow.answered(v.Spec.NodeName)
 	p.parked.nodesChanged()
 	c.rouse(v)
@@ -80,9 +81,12 @@ func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
 
 // rouse wakes the claim of a volume if it waits for that.
 func (c *Controller) rouse(v *v1alpha1.PlinthVolume) {
-	if uid := v.Spec.ClaimUID; uid != "" && c.provisioner.limiter.rouse(uid) {
-		c.wakeClaim(types.UID(uid))
+	uid := types.UID(v.Spec.ClaimUID)
+	if uid == "" || !c.provisioner.resting.take(uid) {
+		return
 	}
+	c.wakeClaim(uid)
+	c.chores.volume(v.Name) // should the claim be gone
 }
 
 func (c *Controller) reportChanged(was, now *v1alpha1.PlinthNode) {
@@ -132,9 +136,8 @@ func (c *Controller) claimGone(o any) {
 	}
 	if claim, ok := o.(*corev1.PersistentVolumeClaim); ok {
 		c.provisioner.parked.drop(claim.UID)
-		if c.provisioner.limiter.rouse(string(claim.UID)) {
-			c.wakeClaim(claim.UID) // so that the library forgets it
-		}
+		c.provisioner.resting.take(claim.UID)
+		c.provisioner.limiter.Forget(string(claim.UID))
 		c.chores.volume(volumeName(claim.UID))
 	}
 }

@@ -54,7 +54,7 @@ func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 		return nil, err
 	}
 	b := &Btrfs{Tree: t, machine: m, step: step}
-	return b, errors.Join(m.sealSnapshots(ctx), m.sweepGroups())
+	return b, errors.Join(m.sealSnapshots(), m.sweepGroups())
 }
 
 // machine is the Keeper over btrfs.

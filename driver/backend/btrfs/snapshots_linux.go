@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"strconv"
-	"strings"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
@@ -22,21 +21,10 @@ var _ backend.Snapshotter = (*Btrfs)(nil)
 // sizeAttribute, on a snapshot's root, is the size of its volume in bytes.
 const sizeAttribute = "trusted.plinth.size"
 
-func snapshotPath(id volume.ID) string { return path.Join(layout.Snapshots, string(id)) }
-
-// making is before an ID in the name of a snapshot that does not count yet.
-const making = "snapshot-"
+func snapshotPath(id volume.ID) string { return layout.Directory.SnapshotPath(id) }
 
 // snapshotTmp is where a snapshot is given its size before it counts.
-func snapshotTmp(id volume.ID) string { return path.Join(layout.Tmp, making+string(id)) }
-
-func snapshotInTmp(name string) (volume.ID, bool) {
-	bare, ok := strings.CutPrefix(name, making)
-	if !ok {
-		return "", false
-	}
-	return layout.Directory.ID(bare)
-}
+func snapshotTmp(id volume.ID) string { return layout.Directory.SnapshotTmpPath(id) }
 
 // do runs one operation on the machine, unless a test cuts it.
 func (b *Btrfs) do(operation string, f func() error) error {
@@ -260,20 +248,8 @@ func (m *machine) snapshotIDs() ([]volume.ID, error) {
 	return ids, err
 }
 
-// sealSnapshots finishes snapshots that a cut left writable, and frees those
-// that it left without a name.
-func (m *machine) sealSnapshots(ctx context.Context) error {
-	entries, err := m.dir.Entries(layout.Tmp)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if id, ok := snapshotInTmp(e.Name()); ok && e.IsDir() {
-			if err := m.Free(ctx, snapshotTmp(id)); err != nil {
-				return err
-			}
-		}
-	}
+// sealSnapshots finishes snapshots that a cut left writable.
+func (m *machine) sealSnapshots() error {
 	ids, err := m.snapshotIDs()
 	if err != nil {
 		return err

@@ -97,7 +97,7 @@ func configure(n int, file *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
+	defer func() { _ = dev.Close() }() // the one that is open by then
 	for _, c := range []struct {
 		sector, flags uint32
 	}{{512, flagDirectIO}, {4096, flagDirectIO}, {512, 0}} {

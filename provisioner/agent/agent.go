@@ -97,7 +97,7 @@ const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
 	// gather is how long changes are gathered before the node is published.
-	gather = 300 * time.Millisecond
+	gather = 400 * time.Millisecond
 	// refresh is how often the space that others use is looked at.
 	refresh = 5 * time.Minute
 )
@@ -122,7 +122,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("%w: the agent needs a node, an engine, the API's objects and a log", volume.ErrInvalid)
 	}
 	if cfg.Workers <= 0 {
-		cfg.Workers = 4
+		cfg.Workers = 8
 	}
 	a := &Agent{
 		cfg:       cfg,

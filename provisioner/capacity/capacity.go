@@ -38,7 +38,7 @@ const (
 const (
 	logError = "error"
 	// gather is how long changes are gathered before they are written.
-	gather = 200 * time.Millisecond
+	gather = 300 * time.Millisecond
 	// writers is how many objects are written at a time.
 	writers = 8
 )

@@ -90,8 +90,22 @@ func decode(dev uint64) uint64 {
 }
 
 // Attach puts file behind a loop device and returns the device's path. A file
-// that has a device already keeps it.
+// that has a device already keeps it, also when several ask at the same time:
+// two devices over one file would be two filesystems that overwrite each other.
 func Attach(file string) (string, error) {
+	path, err := attach(file)
+	if err != nil {
+		return "", fmt.Errorf("attach %s to a loop device: %w", file, err)
+	}
+	return path, nil
+}
+
+func attach(file string) (string, error) {
+	unlock, err := lock(file)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	id, err := IDOf(file)
 	if err != nil {
 		return "", err
@@ -105,14 +119,28 @@ func Attach(file string) (string, error) {
 			return d.Path, nil
 		}
 	}
-	path, err := attach(file)
-	if err != nil {
-		return "", fmt.Errorf("attach %s to a loop device: %w", file, err)
-	}
-	return path, nil
+	return attachNew(file)
 }
 
-func attach(file string) (string, error) {
+// lock keeps others from attaching file. Its descriptor is not the one that
+// the device gets, which keeps its locks for as long as the device lasts.
+func lock(file string) (unlock func(), err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", file, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func attachNew(file string) (string, error) {
 	backing, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return "", err

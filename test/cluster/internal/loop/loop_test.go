@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -53,6 +54,28 @@ func TestAttachIsIdempotent(t *testing.T) {
 	}
 	if left, err := Family([]string{path}); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// Nodes that boot together all plug the shared disk in.
+func TestAttachedOnceByMany(t *testing.T) {
+	path := file(t, filepath.Join(t.TempDir(), "disk"))
+	t.Cleanup(func() {
+		if err := DetachAll(context.Background(), []string{path}); err != nil {
+			t.Error(err)
+		}
+	})
+	devices := make([]string, 16)
+	errs := make([]error, len(devices))
+	var wg sync.WaitGroup
+	for i := range devices {
+		wg.Go(func() { devices[i], errs[i] = Attach(path) })
+	}
+	wg.Wait()
+	for i, dev := range devices {
+		if errs[i] != nil || dev != devices[0] {
+			t.Errorf("attached to %s and to %s (%v)", devices[0], dev, errs[i])
+		}
 	}
 }
 

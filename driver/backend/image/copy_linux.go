@@ -48,7 +48,10 @@ func (m *machine) Copy(ctx context.Context, from, to string) error {
 			return fmt.Errorf("write the attribute %s of %s: %w", name, to, err)
 		}
 	}
-	err = copyImage(ctx, dst, src, holds.content)
+	err = keepSectors(dst, src)
+	if err == nil {
+		err = copyImage(ctx, dst, src, holds.content)
+	}
 	// Nothing is frozen any more, unless by somebody else.
 	if e := unix.Fremovexattr(int(dst.Fd()), sourceAttribute); e != nil {
 		err = errors.Join(err, fmt.Errorf("remove the attribute %s of %s: %w", sourceAttribute, to, e))

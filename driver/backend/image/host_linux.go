@@ -242,7 +242,7 @@ func (m *machine) Device(name string, attach bool) (string, error) {
 		d, _, err := loop.Find(f)
 		return d.Path, err
 	}
-	d, err := loop.Attach(f)
+	d, err := attachImage(f)
 	if err != nil {
 		return "", err
 	}

@@ -47,14 +47,29 @@ type Device struct {
 // without (Device.DirectIO). The device stays until Detach, whoever closes it.
 // The file must be open for reading and writing.
 func Attach(file *os.File) (Device, error) {
-	d, err := attach(file)
+	return attachWith(file, []way{{512, flagDirectIO}, {4096, flagDirectIO}, {512, 0}})
+}
+
+// AttachSectors is Attach with sectors of this many bytes, for what was written
+// to a device that had them (a partition table counts in them): where direct
+// I/O does not go with them, as it does not go with 512 bytes on a file that
+// shares bytes with another (XFS), the device does without it.
+func AttachSectors(file *os.File, sector uint32) (Device, error) {
+	return attachWith(file, []way{{sector, flagDirectIO}, {sector, 0}})
+}
+
+// way is a sector size in bytes and the flags that it is tried with.
+type way struct{ sector, flags uint32 }
+
+func attachWith(file *os.File, ways []way) (Device, error) {
+	d, err := attach(file, ways)
 	if err != nil {
 		return Device{}, fmt.Errorf("attach %s to a loop device: %w", file.Name(), err)
 	}
 	return d, nil
 }
 
-func attach(file *os.File) (Device, error) {
+func attach(file *os.File, ways []way) (Device, error) {
 	d, found, err := Find(file)
 	if err != nil {
 		return Device{}, err
@@ -72,7 +87,7 @@ func attach(file *os.File) (Device, error) {
 		if err != nil {
 			return Device{}, fmt.Errorf("find a free loop device: %w", err)
 		}
-		err = configure(n, file)
+		err = configure(n, file, ways)
 		// Another took it between the two requests, and may be letting it go
 		// already: opening it is ENXIO then (linux: drivers/block/loop.c, lo_open).
 		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) {
@@ -90,17 +105,15 @@ func attach(file *os.File) (Device, error) {
 	return Device{}, fmt.Errorf("no free loop device in %d attempts: %w", attempts, unix.EBUSY)
 }
 
-// configure binds the file to device n: with direct I/O in 512-byte sectors,
-// else in 4096-byte ones, else without direct I/O.
-func configure(n int, file *os.File) error {
+// configure binds the file to device n in the first way that works; the last
+// is one without direct I/O.
+func configure(n int, file *os.File, ways []way) error {
 	dev, err := openDevice(n, unix.O_RDWR)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dev.Close() }() // the one that is open by then
-	for _, c := range []struct {
-		sector, flags uint32
-	}{{512, flagDirectIO}, {4096, flagDirectIO}, {512, 0}} {
+	for _, c := range ways {
 		config := &unix.LoopConfig{Fd: uint32(file.Fd()), Size: c.sector, Info: unix.LoopInfo64{Flags: c.flags}}
 		err := unix.IoctlLoopConfigure(int(dev.Fd()), config)
 		if errors.Is(err, unix.EINVAL) && c.flags != 0 {
@@ -239,6 +252,19 @@ func List() ([]Device, error) {
 			DirectIO: info.Flags&flagDirectIO != 0, flags: info.Flags})
 	}
 	return out, nil
+}
+
+// SectorSize reads the size of the device's sectors in bytes (BLKSSZGET).
+func SectorSize(d Device) (uint32, error) {
+	dev, err := os.Open(d.Path)
+	if err != nil {
+		return 0, fmt.Errorf("sector size: %w", err)
+	}
+	size, err := unix.IoctlGetInt(int(dev.Fd()), unix.BLKSSZGET)
+	if err := errors.Join(err, dev.Close()); err != nil {
+		return 0, fmt.Errorf("sector size of %s: %w", d.Path, err)
+	}
+	return uint32(size), nil
 }
 
 // Resize makes the device as large as its file has become.

@@ -162,3 +162,33 @@ func available(p v1alpha1.PoolStatus) int64 {
 func quantity(bytes int64) string {
 	return apiresource.NewQuantity(bytes, apiresource.BinarySI).String()
 }
+
+// TestExactFit: claims of pods that fill every node to the last volume are all
+// bound, though the scheduler, which looks at one claim at a time, sends too
+// many to one node at first; none is promised twice.
+func TestExactFit(t *testing.T) { // alone: it takes all space
+	const each = 8
+	e := newEnv(t)
+	p := params{"pool": e.pool("btrfs")}
+	names := e.nodeNames()
+	size := int64(1) << 62
+	for _, n := range names {
+		size = min(size, available(e.poolOn(n, p["pool"]))/each)
+	}
+	size -= 1 << 20 // for the filesystem's own books
+	class := e.class(p, waiting)
+	for i := range each * len(names) {
+		claim := fmt.Sprint("fit-", i)
+		e.claim(claim, class, quantity(size))
+		e.pod(claim, claim, withoutGrace)
+	}
+	count := map[string]int{}
+	for i := range each * len(names) {
+		count[e.volumeOf(fmt.Sprint("fit-", i)).Spec.NodeName]++
+	}
+	for _, n := range names {
+		if count[n] != each {
+			t.Errorf("node %s has %d volumes, has room for %d: %v", n, count[n], each, count)
+		}
+	}
+}

@@ -4,6 +4,7 @@ package beneath
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,7 +98,7 @@ func describe(t *testing.T, dir string) map[string]string {
 		case unix.S_IFREG:
 			data, err := os.ReadFile(name)
 			must(t, err)
-			is += fmt.Sprintf(" size %d sparse %v data %x", st.Size, st.Blocks*512 < st.Size/2, len(bytes.Trim(data, "\x00")))
+			is += fmt.Sprintf(" size %d sparse %v data %x", st.Size, st.Blocks*512 < st.Size/2, sha256.Sum256(data))
 			if first, ok := links[st.Ino]; ok {
 				is += " same as " + first
 			}
@@ -142,4 +143,51 @@ func TestCopyTreeRefusesMounts(t *testing.T) {
 	if err := d.CopyTree(t.Context(), "from", "to"); !errors.Is(err, ErrMount) {
 		t.Errorf("CopyTree over a mount: %v", err)
 	}
+}
+
+// TestCopyTreeWhileItChanges: a consumer that swaps directories for symlinks,
+// renames and removes while its tree is copied gets no file from outside, and
+// does not make the copy fail.
+func TestCopyTreeWhileItChanges(t *testing.T) {
+	needRoot(t)
+	dir, outside := t.TempDir(), t.TempDir()
+	d := open(t, dir)
+	must(t, d.Mkdir("from", 0o755), os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600))
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// Errors do not matter: what it does is only to be in the way.
+			name := filepath.Join(dir, "from", fmt.Sprint(i%7))
+			_ = os.MkdirAll(filepath.Join(name, "sub"), 0o755)
+			_ = os.WriteFile(filepath.Join(name, "sub/secret"), []byte("own"), 0o600)
+			_ = os.Rename(name, name+"-moved")
+			_ = os.Symlink(outside, name)
+			_ = os.Remove(name)
+			_ = os.Symlink(filepath.Join(outside, "secret"), name)
+			_ = os.RemoveAll(name + "-moved")
+			_ = os.Remove(name)
+		}
+	}()
+	for i := range 200 {
+		to := fmt.Sprintf("to-%d", i)
+		must(t, d.Mkdir(to, 0o700), d.CopyTree(t.Context(), "from", to))
+		must(t, filepath.WalkDir(filepath.Join(dir, to), func(name string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type().IsRegular() {
+				data, err := os.ReadFile(name)
+				if string(data) == "secret" {
+					t.Errorf("%s is from outside", name)
+				}
+				return err
+			}
+			return err
+		}), d.RemoveTree(t.Context(), to))
+	}
+	close(stop)
+	<-stopped
 }

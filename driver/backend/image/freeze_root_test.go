@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mounted is a pool on XFS with a volume of ext4 that is mounted.
-func mounted(t *testing.T) (pool, dev, at string) {
+// mounted is a pool on XFS with a volume that is mounted.
+func mounted(t *testing.T, fsType string, size int64) (pool, dev, at string) {
 	t.Helper()
-	pool = loopfs.New(t, loopfs.Options{Type: "xfs"}).Dir
+	pool = loopfs.New(t, loopfs.Options{Type: "xfs", Size: 4 << 30}).Dir
 	b, err := Open(t.Context(), Options{Dir: pool})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if _, err := b.Ensure(t.Context(), volume.Spec{ID: "source", Mode: volume.Filesystem, FSType: "ext4", Size: 64 << 20}); err != nil {
+	if _, err := b.Ensure(t.Context(), volume.Spec{ID: "source", Mode: volume.Filesystem, FSType: fsType, Size: size}); err != nil {
 		t.Fatal(err)
 	}
 	src, err := b.Attach(t.Context(), "source")
@@ -33,11 +33,13 @@ func mounted(t *testing.T) (pool, dev, at string) {
 		t.Fatal(err)
 	}
 	at = t.TempDir()
-	if err := mount.Device(src.Device, at, "ext4", nil); err != nil {
+	if err := mount.Device(src.Device, at, fsType, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := mount.Unmount(at); err != nil {
+		// A test that fails with it frozen must not leave it so for ever.
+		major, minor, err := device.Number(src.Device)
+		if err := errors.Join(err, mount.Thaw(major, minor), mount.Unmount(at)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -63,7 +65,7 @@ func writes(t *testing.T, at string, wait time.Duration) bool {
 // TestThawsWhateverHappens: f fails, f panics, the process ends: the consumer
 // goes on.
 func TestThawsWhateverHappens(t *testing.T) {
-	pool, dev, at := mounted(t)
+	pool, dev, at := mounted(t, "ext4", 64<<20)
 	major, minor, err := device.Number(dev)
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +117,7 @@ func TestThawsWhateverHappens(t *testing.T) {
 
 // TestForeignFreeze: what an administrator has frozen is neither copied nor thawed.
 func TestForeignFreeze(t *testing.T) {
-	pool, dev, at := mounted(t)
+	pool, dev, at := mounted(t, "ext4", 64<<20)
 	major, minor, err := device.Number(dev)
 	if err != nil {
 		t.Fatal(err)

@@ -173,7 +173,7 @@ func (b *Image) fill(ctx context.Context, from string, source file, s volume.Spe
 		return err
 	}
 	if err := b.host.Own(ctx, tmp, rounded(s.Size), s.Thick, source.content); err != nil {
-		return err
+		return errors.Join(err, b.host.Free(tmp)) // it may hold what was missing
 	}
 	return b.host.Rename(tmp, b.kind.Path(s.ID))
 }

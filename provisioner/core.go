@@ -115,6 +115,20 @@ func because(v *v1alpha1.PlinthVolume) string {
 	return ": " + v.Status.Message
 }
 
+// waitingFor says what the claim of an unsettled volume waits for. Its name is
+// taken by the volume on that node, so it is never tried on another while
+// nobody knows what that node has done (promise 9).
+func (c *core) waitingFor(v *v1alpha1.PlinthVolume) string {
+	todo := "make the volume in pool " + v.Spec.Pool
+	if v.DeletionTimestamp != nil {
+		todo = "clear an earlier attempt away"
+	}
+	if state := c.picture.away(v.Spec.NodeName); state != "" {
+		return fmt.Sprintf("waiting for node %s to %s; the node %s%s", v.Spec.NodeName, todo, state, because(v))
+	}
+	return fmt.Sprintf("waiting for node %s to %s%s", v.Spec.NodeName, todo, because(v))
+}
+
 // slowNodes are those that have let a worker wait for nothing.
 type slowNodes struct {
 	mu    sync.Mutex

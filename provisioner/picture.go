@@ -179,9 +179,9 @@ func (p *picture) nodes(names []string) []placement.Node {
 		if !ok {
 			continue
 		}
-		n := placement.Node{Name: name, Pools: p.withShared(r), Away: "is not a node of the cluster"}
+		n := placement.Node{Name: name, Pools: p.withShared(r), Away: p.away(name)}
 		if node := p.node(name); node != nil {
-			n.Labels, n.Away = node.Labels, away(node)
+			n.Labels = node.Labels
 		}
 		out = append(out, n)
 	}
@@ -205,7 +205,14 @@ func (p *picture) withShared(r report) []volume.PoolStatus {
 	return pools
 }
 
-// away says why nothing new should go to a node unasked, or "".
+// away says why nothing new should go to the named node unasked, or "".
+func (p *picture) away(name string) string {
+	if node := p.node(name); node != nil {
+		return away(node)
+	}
+	return "is not a node of the cluster"
+}
+
 func away(n *corev1.Node) string {
 	if n.Spec.Unschedulable {
 		return "is cordoned"

@@ -83,7 +83,7 @@ func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 		}
 		if !settled(v) {
 			if v = p.rest(&w, v, !cached && v == written); !settled(v) {
-				return nil, controller.ProvisioningNoChange, &controller.IgnoredError{Reason: waitingFor(v)}
+				return nil, controller.ProvisioningNoChange, &controller.IgnoredError{Reason: p.waitingFor(v)}
 			}
 		}
 		switch {
@@ -144,13 +144,6 @@ func (p *Provisioner) rest(w *order, v *v1alpha1.PlinthVolume, unseen bool) *v1a
 		return now
 	}
 	return v
-}
-
-func waitingFor(v *v1alpha1.PlinthVolume) string {
-	if v.DeletionTimestamp != nil {
-		return fmt.Sprintf("waiting for node %s to clear an earlier attempt away%s", v.Spec.NodeName, because(v))
-	}
-	return fmt.Sprintf("waiting for node %s to make the volume in pool %s%s", v.Spec.NodeName, v.Spec.Pool, because(v))
 }
 
 // turnedDown takes back a volume that its node refused. Without an error

@@ -129,8 +129,12 @@ func (p *Provisioner) remind(ctx context.Context) {
 		}
 		waiting, lost := p.resting.long()
 		for _, c := range waiting {
-			if v, ok := p.view.Volume(c.volume); ok && p.resting.tell(c.claim.UID, waitingFor(v)) {
-				p.events.Event(c.claim, corev1.EventTypeWarning, eventWaiting, waitingFor(v))
+			v, ok := p.view.Volume(c.volume)
+			if !ok {
+				continue
+			}
+			if message := p.waitingFor(v); p.resting.tell(c.claim.UID, message) {
+				p.events.Event(c.claim, corev1.EventTypeWarning, eventWaiting, message)
 			}
 		}
 		for _, c := range lost {

@@ -44,7 +44,7 @@ func (s *Volumes) Create(ctx context.Context, r volume.Request) (volume.Volume, 
 		case gone(v):
 			continue
 		case !settled(v):
-			return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrBusy, waitingFor(v))
+			return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrBusy, s.waitingFor(v))
 		case ready(v):
 			return describe(v), nil
 		}

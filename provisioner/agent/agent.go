@@ -113,6 +113,7 @@ type Agent struct {
 	mu        sync.Mutex
 	unchecked map[string]bool      // volumes whose data has not been looked at since pools changed
 	strangers []volume.ID          // volumes that no object explains
+	wrote     string               // the resource version of the PlinthNode that this agent wrote last
 	owed      map[volume.ID]string // by pool: to be deleted when their pool comes back
 }
 
@@ -150,8 +151,13 @@ func (a *Agent) watch() error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	// A PlinthNode that goes, with its Node or by hand, is made again.
-	_, err = a.node.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(any) { a.changed() }})
+	// A PlinthNode that goes, with its Node or by hand, is made again, and one
+	// that somebody changes is put right. The agent's own writes come back
+	// here, too: the look that follows finds nothing to write.
+	_, err = a.node.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(_, o any) { a.overwritten(o) },
+		DeleteFunc: func(any) { a.changed() },
+	})
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -195,6 +201,17 @@ func (a *Agent) Retry(id volume.ID) {
 	if _, ok := a.get(string(id)); ok {
 		a.queue.Forget(string(id))
 		a.queue.Add(string(id))
+	}
+}
+
+// overwritten has the node published if its status is not what this agent
+// wrote last.
+func (a *Agent) overwritten(o any) {
+	a.mu.Lock()
+	last := a.wrote
+	a.mu.Unlock()
+	if n, ok := o.(*v1alpha1.PlinthNode); ok && n.ResourceVersion != last {
+		a.changed()
 	}
 }
 

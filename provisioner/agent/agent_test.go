@@ -398,6 +398,15 @@ func TestPublish(t *testing.T) {
 	e.mu.Unlock()
 	a.PoolsChanged()
 	untilNode(t, m, func(n *v1alpha1.PlinthNode) bool { return n.Status.PoolsReady == "2/2" })
+	tampered, err := m.GetNode(t.Context(), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tampered.Status.PoolsReady = "9/9"
+	if _, err := m.UpdateNodeStatus(t.Context(), tampered); err != nil {
+		t.Fatal(err)
+	}
+	untilNode(t, m, func(n *v1alpha1.PlinthNode) bool { return n.Status.PoolsReady == "2/2" })
 	m.DeleteNode("n1")
 	untilNode(t, m, func(n *v1alpha1.PlinthNode) bool { return n != nil && n.Status.PoolsReady == "2/2" })
 	if known, err := KnownPools(t.Context(), m, "n9"); err != nil || len(known) != 0 {

@@ -82,7 +82,12 @@ func (a *Agent) publishNow(ctx context.Context, timely bool) error {
 	if equality.Semantic.DeepEqual(now.Status, next.Status) || (!timely && !matters(now.Status, next.Status)) {
 		return nil
 	}
-	_, err = a.cfg.Objects.UpdateNodeStatus(ctx, next)
+	next, err = a.cfg.Objects.UpdateNodeStatus(ctx, next)
+	if err == nil {
+		a.mu.Lock()
+		a.wrote = next.ResourceVersion
+		a.mu.Unlock()
+	}
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		a.changed() // the watch is about to bring the newest
 		return nil

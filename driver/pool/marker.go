@@ -14,6 +14,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/host/atomicfile"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/filelock"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -50,6 +51,35 @@ func newMarker(root *os.Root, name, backend string) (marker, error) {
 		return marker{}, err
 	}
 	return m, atomicfile.Write(root, "", markerFile, append(data, '\n'), 0o600)
+}
+
+// setUp writes the marker of a fresh pool, unless another node or process has
+// done so since it was looked for; the pool is then what that one made it.
+func (p *pool) setUp(dir *beneath.Dir, known string) (m marker, fault *Fault) {
+	failed := func(err error) *Fault { return p.cfg.fault(ReasonIO, "the marker cannot be written: %v", err) }
+	if err := filelock.Wait(p.lock, filelock.Opening); err != nil {
+		return marker{}, failed(err)
+	}
+	defer func() {
+		if err := filelock.Unlock(p.lock, filelock.Opening); err != nil {
+			p.log.Warn("unlock pool", logError, err)
+		}
+	}()
+	m, err := readMarker(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if m, err = newMarker(p.root, p.cfg.Name, p.kind); err != nil {
+			return marker{}, failed(err)
+		}
+		p.log.Info("pool set up", logUUID, m.UUID, logBackend, p.kind)
+		return m, nil
+	case err != nil:
+		return marker{}, p.cfg.fault(ReasonForeign, "%v; nothing was touched", err)
+	case m.Backend != p.kind:
+		return marker{}, p.cfg.fault(ReasonBackend, "%s has just been set up with backend %s; it is opened again", p.cfg.Path, m.Backend)
+	}
+	_, fault = decide(p.cfg, m, true, known)
+	return m, fault
 }
 
 // readMarker reads the marker below dir, on the very filesystem that dir is

@@ -94,10 +94,9 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 		return fault
 	}
 	if fresh {
-		if m, err = newMarker(p.root, p.cfg.Name, p.kind); err != nil {
-			return p.cfg.fault(ReasonIO, "the marker cannot be written: %v", err)
+		if m, fault = p.setUp(dir, known); fault != nil {
+			return fault
 		}
-		p.log.Info("pool set up", logUUID, m.UUID, logBackend, p.kind)
 	}
 	id, err := p.private(dir)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
@@ -59,11 +60,13 @@ func TestAgentSpeaksForItself(t *testing.T) {
 	// Every write is a dry run: admission decides, nothing changes.
 	dry := []string{metav1.DryRunAll}
 	updateStatus := func(c dynamic.Interface, r kind, name, field string) error {
-		u, err := e.of(r).Get(e.ctx, name, metav1.GetOptions{})
-		e.must(err, "get "+name)
-		e.must(unstructured.SetNestedField(u.Object, "forged", "status", field), "change "+name)
-		_, err = c.Resource(r.GroupVersionResource).UpdateStatus(e.ctx, u, metav1.UpdateOptions{DryRun: dry})
-		return err
+		return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+			u, err := e.of(r).Get(e.ctx, name, metav1.GetOptions{})
+			e.must(err, "get "+name)
+			e.must(unstructured.SetNestedField(u.Object, "forged", "status", field), "change "+name)
+			_, err = c.Resource(r.GroupVersionResource).UpdateStatus(e.ctx, u, metav1.UpdateOptions{DryRun: dry})
+			return err
+		})
 	}
 	patch := func(c dynamic.Interface, r kind, name string, change any) error {
 		b, err := json.Marshal(change)

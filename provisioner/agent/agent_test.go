@@ -343,6 +343,23 @@ func TestDeleteInUse(t *testing.T) {
 	untilVolume(t, m, "v", isGone)
 }
 
+// A deletion that was cut after the bytes were freed ends also while some other
+// pool is away, in which the volume could be for all that Unexpose knows.
+func TestDeleteWhileAnotherPoolIsAway(t *testing.T) {
+	m, e := &ledger.Memory{}, newEngine()
+	start(t, m, e)
+	v := add(t, m, intent("v", v1alpha1.VolumeTypeLocal))
+	untilVolume(t, m, "v", isReady)
+	e.mu.Lock()
+	delete(e.volumes, "v")
+	e.away["unexpose"] = volume.ErrPoolUnavailable
+	e.mu.Unlock()
+	if err := m.DeleteVolume(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	untilVolume(t, m, "v", isGone)
+}
+
 // An object that was refused for want of a pool is let go, and what an earlier
 // try may have left there is deleted when the pool comes.
 func TestRefusedWithoutPool(t *testing.T) {

@@ -159,7 +159,10 @@ func (a *Agent) free(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	id := volume.ID(v.Name)
 	if v.Spec.VolumeType != v1alpha1.VolumeTypeCSI {
-		if err := a.cfg.Engine.Unexpose(ctx, id); err != nil && !errors.Is(err, volume.ErrNotFound) {
+		// One that is in no pool that serves may be in one that does not.
+		// Whether that is its own, Delete knows.
+		err := a.cfg.Engine.Unexpose(ctx, id)
+		if err != nil && !errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrPoolUnavailable) {
 			return err
 		}
 	}

@@ -310,13 +310,16 @@ func TestExpand(t *testing.T) {
 	resize("2Gi")
 	untilVolume(t, m, "v", grown("2Gi"))
 	e.mu.Lock()
-	e.fails["expand"] = volume.ErrNoCapacity
+	e.away["expand"] = volume.ErrNoCapacity
 	e.mu.Unlock()
 	resize("9Gi")
 	v = untilVolume(t, m, "v", reason(v1alpha1.ReasonNoCapacity))
 	if v.Status.Phase != v1alpha1.VolumeReady || !grown("2Gi")(v) || v.Status.ObservedGeneration != v.Generation {
 		t.Errorf("status %+v", v.Status)
 	}
+	e.mu.Lock()
+	delete(e.away, "expand")
+	e.mu.Unlock()
 	resize("2Gi") // the intent is taken back
 	resize("3Gi")
 	v = untilVolume(t, m, "v", grown("3Gi"))

@@ -88,7 +88,11 @@ func (c *Cluster) nothingLeft(all []plan.Machine) error {
 	var left []string
 	files := []string{c.diskFile(plan.Machine{}, shared)}
 	for _, m := range all {
-		files = append(files, c.diskFiles(m)...)
+		images, err := c.images(m)
+		if err != nil {
+			return err
+		}
+		files = append(append(files, c.diskFiles(m)...), images...)
 		groups, err := cgroup.Left(m.Name)
 		if err != nil {
 			return err

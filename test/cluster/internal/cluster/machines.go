@@ -162,9 +162,10 @@ func (c *Cluster) end(ctx context.Context, m plan.Machine, orderly bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, killGrace)
 	defer cancel()
-	err := errors.Join(
+	images, err := c.images(m)
+	err = errors.Join(err,
 		loop.DetachFamily(ctx, record.Loops),
-		loop.DetachAll(ctx, c.diskFiles(m)),
+		loop.DetachAll(ctx, append(c.diskFiles(m), images...)),
 		cgroup.Remove(ctx, m.Name),
 	)
 	if !m.IsControl() { // the control plane's network joins the nodes, also while it is away
@@ -177,6 +178,12 @@ func (c *Cluster) end(ctx context.Context, m plan.Machine, orderly bool) error {
 		s.Machines[m.Name].Init, s.Machines[m.Name].Loops = nil, nil
 		s.Machines[m.Name].Stopped = true
 	})
+}
+
+// images are the files in m's own folder that programs in m have put behind
+// loop devices.
+func (c *Cluster) images(m plan.Machine) ([]string, error) {
+	return loop.FilesBelow(c.machineDir(m), c.diskFiles(m))
 }
 
 // gone waits until p does not run.

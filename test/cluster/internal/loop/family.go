@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,6 +65,50 @@ func Family(files []string) ([]Device, error) {
 		family = append(family, on...)
 	}
 	return family, nil
+}
+
+// FilesBelow returns the files below dir, on its own filesystem, that are
+// behind a loop device and not among known: images that a program in the
+// machine whose root is dir has made there.
+func FilesBelow(dir string, known []string) ([]string, error) {
+	home, err := IDOf(dir)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	devices, err := List()
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[ID]bool{}
+	for _, d := range devices {
+		wanted[d.Backing] = d.Backing.Dev == home.Dev
+	}
+	for _, f := range known {
+		if id, err := IDOf(f); err == nil {
+			delete(wanted, id)
+		}
+	}
+	if !slices.Contains(slices.Collect(maps.Values(wanted)), true) {
+		return nil, nil // the usual case, which needs no walk
+	}
+	var files []string
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		id, err := IDOf(path)
+		if err == nil && wanted[id] {
+			files = append(files, path)
+		}
+		return nil //nolint:nilerr // removed meanwhile
+	})
+	return files, err
 }
 
 // standingOn splits devices into those whose file lies in the filesystem on

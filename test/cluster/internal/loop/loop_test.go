@@ -79,6 +79,32 @@ func TestAttachedOnceByMany(t *testing.T) {
 	}
 }
 
+// An image that was made in a machine's own folder goes with the machine; the
+// machine's disks are no images, and other folders are none of its business.
+func TestFilesBelow(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "deep"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	disk, image := file(t, filepath.Join(dir, "disk")), file(t, filepath.Join(dir, "deep", "image"))
+	all := []string{disk, image, file(t, filepath.Join(other, "image"))}
+	t.Cleanup(func() {
+		if err := DetachAll(context.Background(), all); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, path := range all {
+		attach1(t, path)
+	}
+	file(t, filepath.Join(dir, "idle"))
+	if found, err := FilesBelow(dir, []string{disk}); err != nil || len(found) != 1 || found[0] != image {
+		t.Errorf("%v, %v; want %s", found, err, image)
+	}
+	if found, err := FilesBelow(filepath.Join(dir, "none"), nil); err != nil || found != nil {
+		t.Errorf("in a folder that is not there: %v, %v", found, err)
+	}
+}
+
 // A pool that holds volume images, two deep, and whose mounts are gone, as after
 // the kill of a node.
 func TestDetachAllFindsWhatStandsOnADisk(t *testing.T) {

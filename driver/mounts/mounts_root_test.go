@@ -14,10 +14,10 @@ import (
 	"testing"
 
 	"github.com/plinth-csi/plinth/driver/backend"
-	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
 	"github.com/plinth-csi/plinth/driver/backend/btrfs"
 	"github.com/plinth-csi/plinth/driver/backend/directory"
 	"github.com/plinth-csi/plinth/driver/backend/image"
+	"github.com/plinth-csi/plinth/driver/host/loopfs"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/pool"

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/plinth-csi/plinth/driver/backend/backendtest/loopfs"
+	"github.com/plinth-csi/plinth/driver/host/loopfs"
 )
 
 // Sizes in bytes. A volume has to be large enough for XFS (mkfs.xfs refuses

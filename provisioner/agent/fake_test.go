@@ -20,6 +20,7 @@ type engine struct {
 	fails   map[string]error
 	away    map[string]error
 	pools   []volume.PoolStatus
+	room    int64 // what a volume can grow to, in bytes; 0 is no bound
 	calls   []string
 }
 
@@ -88,6 +89,9 @@ func (e *engine) List(context.Context) (out []volume.Volume, err error) {
 func (e *engine) Expand(_ context.Context, id volume.ID, size int64) (v volume.Volume, err error) {
 	err = e.do("expand", id, func() error {
 		v = e.volumes[id]
+		if e.room != 0 && size > e.room {
+			return volume.ErrNoCapacity
+		}
 		v.Size = max(v.Size, size)
 		e.volumes[id] = v
 		return nil

@@ -14,11 +14,13 @@ import (
 // sleeps in the kernel in between: mountinfo can be polled for changes
 // (proc_pid_mountinfo(5), POLLPRI). Several changes at once may be told as one.
 func Watch(ctx context.Context, changed func()) error {
-	table, err := os.Open("/proc/self/mountinfo")
+	// Not os.Open: the runtime would poll the file too, and the kernel tells a
+	// change to whoever polls an open file first, once.
+	table, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("watch mounts: %w", err)
 	}
-	defer table.Close()
+	defer unix.Close(table)
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("watch mounts: %w", err)
@@ -32,8 +34,7 @@ func Watch(ctx context.Context, changed func()) error {
 			_ = writer.Close()
 		}
 	}()
-	// Fd makes both blocking, which poll(2) does not mind.
-	fds := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}, {Fd: int32(reader.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(table), Events: unix.POLLPRI}, {Fd: int32(reader.Fd()), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(fds, -1)
 		switch {

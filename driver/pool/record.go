@@ -14,7 +14,9 @@ import (
 // recordVersion is the version of the records that this code writes and
 // reads. A field is only ever added together with a new version, so that an
 // older plinth leaves alone what it does not understand.
-const recordVersion = 1
+//
+//	2: from, ephemeral; in spec mkfsOptions, onDelete, attributes
+const recordVersion = 2
 
 // state is where a volume is in its life.
 type state string
@@ -37,6 +39,8 @@ type record struct {
 	Labels      map[string]string   `json:"labels,omitempty"`
 	Cluster     string              `json:"clusterID,omitempty"`
 	Exposed     bool                `json:"exposed,omitempty"` // kept at a path of its own for a local or hostPath volume
+	From        volume.Content      `json:"from,omitzero"`
+	Ephemeral   bool                `json:"ephemeral,omitempty"`
 	CreatedAt   time.Time           `json:"createdAt"`
 }
 
@@ -78,8 +82,8 @@ func decodeRecord(id volume.ID, data []byte) entry {
 
 func (r record) check(id volume.ID) error {
 	switch {
-	case r.Version != recordVersion:
-		return fmt.Errorf("version %d, and this plinth knows version %d", r.Version, recordVersion)
+	case r.Version < 1 || r.Version > recordVersion:
+		return fmt.Errorf("version %d, and this plinth knows versions 1 to %d", r.Version, recordVersion)
 	case r.Spec.ID != id:
 		return fmt.Errorf("it is the record of volume %.80q", string(r.Spec.ID))
 	case r.State != creating && r.State != ready && r.State != deleting:
@@ -110,6 +114,6 @@ func salvage(id volume.ID, data []byte) record {
 func (r record) volume(node string) volume.Volume {
 	return volume.Volume{
 		Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: node,
-		AccessModes: r.AccessModes, Labels: r.Labels, CreatedAt: r.CreatedAt,
+		AccessModes: r.AccessModes, Labels: r.Labels, From: r.From, Ephemeral: r.Ephemeral, CreatedAt: r.CreatedAt,
 	}
 }

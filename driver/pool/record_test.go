@@ -46,8 +46,8 @@ func TestBrokenRecords(t *testing.T) {
 	}{
 		{"empty", string(good), "", "EOF", 0},
 		{"cut short", string(good), string(good[:len(good)/2]), "", 0},
-		{"newer", `"version": 1`, `"version": 2`, "version 2", 1 << 30},
-		{"newer with a field", `"version": 1`, `"version": 2, "snapshotOf": "x"`, "snapshotOf", 1 << 30},
+		{"newer", `"version": 2`, `"version": 3`, "version 3", 1 << 30},
+		{"newer with a field", `"version": 2`, `"version": 3, "snapshotOf": "x"`, "snapshotOf", 1 << 30},
 		{"another volume's", `"id": "pvc-1"`, `"id": "../../etc"`, "record of volume", 1 << 30},
 		{"unknown state", `"ready"`, `"melting"`, "unknown state", 1 << 30},
 		{"no size", `"size": 1073741824`, `"size": -5`, "sizes", 0},
@@ -81,7 +81,7 @@ func TestBrokenRecordIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := strings.Replace(string(data), `"version": 1`, `"version": 9`, 1)
+	newer := strings.Replace(string(data), `"version": 2`, `"version": 9`, 1)
 	stranger := filepath.Join(dir, recordsDir, "notes.txt")
 	for path, text := range map[string]string{file: newer, stranger: "mine"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -125,7 +125,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"version":2,"spec":{"size":5}}`))
+	f.Add([]byte(`{"version":3,"spec":{"size":5}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e := decodeRecord("pvc-1", data)
 		if e.Spec.ID != "pvc-1" || e.reserved() < 0 {

@@ -31,6 +31,27 @@ type Spec struct {
 	FSType string `json:"fsType,omitempty"` // ext4 or xfs where the backend formats; else empty
 	// Thick asks for the bytes to be allocated when the volume is made.
 	Thick bool `json:"thick,omitempty"`
+	// MkfsOptions are arguments for mkfs, of those that the backend allows.
+	MkfsOptions []string `json:"mkfsOptions,omitempty"`
+	// OnDelete says what becomes of the bytes; "" is Delete.
+	OnDelete OnDelete `json:"onDelete,omitempty"`
+	// Attributes may change in a volume's life (Manager.Modify).
+	Attributes Attributes `json:"attributes,omitzero"`
+}
+
+// OnDelete says what becomes of a volume's bytes when it is deleted.
+type OnDelete string
+
+// What can become of them, spelt as in a StorageClass.
+const (
+	Delete OnDelete = "delete" // freed
+	Scrub  OnDelete = "scrub"  // made unreadable as far as the device can, then freed
+)
+
+// Attributes are what a VolumeAttributesClass may change of a volume.
+type Attributes struct {
+	Inodes    int64 `json:"inodes,omitempty"`    // the most inodes it may have; 0 is no limit
+	SoftLimit int   `json:"softLimit,omitempty"` // percent of Size that may be exceeded for the pool's grace time only; 0 is none
 }
 
 // Info is what a backend finds on disk.
@@ -65,6 +86,14 @@ type Request struct {
 	Nodes       []string          // where it may live, best first; empty is any node
 	AccessModes []AccessMode      // every mode that must be honoured; empty is ReadWriteOnce
 	Labels      map[string]string // for people: claim, namespace, class; never interpreted
+	From        Content           // what it starts with; the zero value is empty
+	Ephemeral   bool              // made for one pod and deleted with it
+}
+
+// Content is what a new volume starts with. At most one of the two is set.
+type Content struct {
+	Snapshot ID `json:"snapshot,omitempty"`
+	Volume   ID `json:"volume,omitempty"`
 }
 
 // Volume is a volume as its record tells it.
@@ -75,7 +104,59 @@ type Volume struct {
 	Node        string // where it lives; "" for a shared pool: every node that has the pool
 	AccessModes []AccessMode
 	Labels      map[string]string
+	From        Content
+	Ephemeral   bool
 	CreatedAt   time.Time
+}
+
+// SnapshotRequest asks for a snapshot of one volume.
+type SnapshotRequest struct {
+	ID     ID                // "" takes IDForName(Name)
+	Name   string            // the requester's name for it; the idempotency token
+	Volume ID                // of what
+	Labels map[string]string // for people; never interpreted
+}
+
+// Snapshot is a snapshot as its record tells it. IDs of snapshots are of their
+// own kind: a volume may have the same.
+type Snapshot struct {
+	ID        ID
+	Name      string
+	Volume    ID // which may be gone
+	Group     ID // of the group it was taken in; "" if alone
+	Pool      string
+	Node      string // where it lives; "" for a shared pool
+	Mode      Mode
+	FSType    string
+	Size      int64 // bytes; the least that a volume made of it has
+	Labels    map[string]string
+	CreatedAt time.Time // whose content it has
+	Ready     bool      // false while its bytes are still being copied
+	Copied    int64     // bytes copied so far, while it is not ready
+}
+
+// GroupRequest asks for snapshots of several volumes of one node, taken
+// together.
+type GroupRequest struct {
+	ID      ID     // "" takes IDForName(Name)
+	Name    string // the requester's name for it; the idempotency token
+	Volumes []ID
+	Labels  map[string]string
+}
+
+// Group is snapshots that were taken together.
+type Group struct {
+	ID        ID
+	Name      string
+	Snapshots []Snapshot // one of each volume
+	CreatedAt time.Time
+	Ready     bool // all of them are
+}
+
+// Health says whether a volume can be used where it is.
+type Health struct {
+	Abnormal bool
+	Message  string // for people; what is wrong and the way out
 }
 
 // Space is what can be provisioned for a request, in bytes.

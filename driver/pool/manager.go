@@ -24,6 +24,7 @@ const (
 	logReason  = "reason"
 	logProblem = "problem"
 	logError   = "error"
+	logJob     = "job"
 )
 
 // Options are what a Manager needs.

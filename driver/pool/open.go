@@ -39,6 +39,7 @@ type pool struct {
 	reserving sync.Mutex          // held while bytes are promised, never during slow work
 	pending   map[volume.ID]int64 // all that is promised to volumes whose record does not tell it yet
 
+	jobs     *jobs
 	uses     sync.WaitGroup
 	problems problems
 }
@@ -57,6 +58,7 @@ func (m *Manager) open(ctx context.Context, cfg PoolConfig, known string) (*pool
 		cfg: cfg, cluster: m.opts.ClusterID, root: root, pending: map[volume.ID]int64{},
 		log: m.opts.Log.With(logPool, cfg.Name),
 	}
+	p.jobs = newJobs(p.log)
 	if !cfg.Shared {
 		p.node = m.opts.Node
 	}
@@ -268,9 +270,10 @@ func hasRecords(root *os.Root) bool {
 	return err == nil && len(entries) > 0
 }
 
-// close waits for operations under way and lets go of everything. Volumes
-// stay mounted and attached.
+// close ends what goes on in the background, waits for operations under way
+// and lets go of everything. Volumes stay mounted and attached.
 func (p *pool) close() {
+	p.jobs.close()
 	p.uses.Wait()
 	var errs []error
 	if p.backend != nil {

@@ -59,7 +59,7 @@ type Opened interface {
 type Snapshotter interface {
 	// Snapshot makes the snapshot id of the volume src, or finds it made; it
 	// is whole when it returns. ErrNotFound without the volume.
-	Snapshot(ctx context.Context, src, id volume.ID) (Snapshot, error)
+	Snapshot(ctx context.Context, src, id volume.ID, p Progress) (Snapshot, error)
 	// RemoveSnapshot returns once the bytes that only it held are free.
 	RemoveSnapshot(ctx context.Context, id volume.ID) error
 	// GetSnapshot reads one from disk; ErrNotFound if it is not whole.
@@ -69,9 +69,24 @@ type Snapshotter interface {
 	// Restore makes the volume s with the content of a snapshot, of at least
 	// its size: ErrOutOfRange if smaller. A volume of that ID that is there is
 	// taken for the one made before, and grown if s asks for more.
-	Restore(ctx context.Context, id volume.ID, s volume.Spec) (volume.Info, error)
+	Restore(ctx context.Context, id volume.ID, s volume.Spec, p Progress) (volume.Info, error)
 	// Clone is Restore from a volume as it is now.
-	Clone(ctx context.Context, src volume.ID, s volume.Spec) (volume.Info, error)
+	Clone(ctx context.Context, src volume.ID, s volume.Spec, p Progress) (volume.Info, error)
+}
+
+// Progress is told how many bytes a copy has moved; nil is nobody. A backend
+// calls it first with 0, when it is about to move them and has refused
+// whatever can be refused at once; where a copy shares its bytes at one
+// instant it does not call it. It may take its time, and its error ends the
+// copy. From the first call on, the source may be mounted and unmounted.
+type Progress func(ctx context.Context, copied int64) error
+
+// Report tells p, if there is one.
+func (p Progress) Report(ctx context.Context, copied int64) error {
+	if p == nil {
+		return nil
+	}
+	return p(ctx, copied)
 }
 
 // Snapshot is what a backend finds on disk of a snapshot.
@@ -79,6 +94,9 @@ type Snapshot struct {
 	ID        volume.ID
 	Size      int64 // bytes, the size of the volume when it was taken; the least for a restore
 	Allocated int64 // bytes that removing it would free; -1 where that is not known cheaply
+	// Held is how many bytes it holds, shared or not, and so the most that it
+	// can come to hold alone; -1 where that is not known cheaply.
+	Held int64
 }
 
 // Source is what an attached volume offers to mount. Exactly one of Dir and
@@ -93,4 +111,24 @@ type Source struct {
 type Abilities struct {
 	Modes   []volume.Mode
 	FSTypes []string // what it can format; empty where it gives directories
+	Sharing Sharing
 }
+
+// Sharing is what copies (snapshots, what is restored or cloned) and their
+// sources have in common, and how that is counted.
+type Sharing int
+
+// The kinds of sharing.
+const (
+	// SharesNothing: a copy has bytes of its own.
+	SharesNothing Sharing = iota
+	// SharesCounted: what is shared counts in the limit and as Allocated of
+	// everyone who shares it.
+	SharesCounted
+	// SharesApart: what is shared counts in everyone's limit, and as Allocated
+	// of nobody.
+	SharesApart
+	// SharesFree: what is shared counts in the limit and as Allocated of the
+	// one volume that wrote it. A copy may take its whole size beside it.
+	SharesFree
+)

@@ -33,7 +33,7 @@ type pool struct {
 	guard   guard
 	kind    string // the backend's name
 	backend backend.Opened
-	records *store
+	records volumeRecords
 	lock    *os.File // open for as long as the pool is; locked if it has one owner
 
 	reserving sync.Mutex          // held while bytes are promised, never during slow work
@@ -109,10 +109,8 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 	if step == nil {
 		step = func(string) error { return nil }
 	}
-	if p.records, err = openStore(p.root, p.cfg.Shared, step); err == nil {
-		err = p.records.sweep()
-	}
-	if err != nil {
+	p.records = newVolumeRecords(p.root, p.cfg.Shared, step)
+	if err := p.records.open(); err != nil {
 		return p.cfg.fault(ReasonIO, "%v", err)
 	}
 	p.recover(ctx)

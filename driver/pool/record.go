@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -55,29 +56,48 @@ type entry struct {
 	broken string
 }
 
-func encodeRecord(r record) ([]byte, error) {
+// volumeRecords is the store of the records of volumes.
+type volumeRecords struct{ *store[entry] }
+
+func newVolumeRecords(root *os.Root, shared bool, step func(string) error) volumeRecords {
+	return volumeRecords{&store[entry]{root: root, dir: recordsDir, shared: shared, step: step, decode: decodeRecord,
+		lost: func(id volume.ID, err error) entry {
+			return entry{record: record{Spec: volume.Spec{ID: id}}, broken: err.Error()}
+		}}}
+}
+
+// put writes a record durably.
+func (s volumeRecords) put(r record) error {
 	r.Version = recordVersion
-	data, err := json.MarshalIndent(r, "", "  ")
-	return append(data, '\n'), err
+	return s.write(r.Spec.ID, r, entry{record: r})
 }
 
 // decodeRecord reads the record of a volume. It never fails: what is wrong
 // makes the entry broken.
 func decodeRecord(id volume.ID, data []byte) entry {
 	var r record
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&r)
+	err := decodeStrictly(data, &r)
 	if err == nil {
 		err = r.check(id)
-	}
-	if _, more := dec.Token(); err == nil && !errors.Is(more, io.EOF) {
-		err = errors.New("there is more after the record")
 	}
 	if err == nil {
 		return entry{record: r}
 	}
 	return entry{record: salvage(id, data), broken: err.Error()}
+}
+
+// decodeStrictly reads one JSON value and nothing else, without fields that r
+// does not have.
+func decodeStrictly(data []byte, r any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(r); err != nil {
+		return err
+	}
+	if _, more := dec.Token(); !errors.Is(more, io.EOF) {
+		return errors.New("there is more after the record")
+	}
+	return nil
 }
 
 func (r record) check(id volume.ID) error {

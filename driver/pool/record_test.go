@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -23,10 +24,7 @@ func sampleRecord() record {
 }
 
 func TestRecordRoundTrip(t *testing.T) {
-	data, err := encodeRecord(sampleRecord())
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := encoded(t, sampleRecord())
 	e := decodeRecord("pvc-1", data)
 	if e.broken != "" || !reflect.DeepEqual(e.record, sampleRecord()) {
 		t.Errorf("got %+v", e)
@@ -36,10 +34,7 @@ func TestRecordRoundTrip(t *testing.T) {
 // TestBrokenRecords: whatever is wrong, the volume is unavailable, says why,
 // and keeps its reservation as far as that can be read.
 func TestBrokenRecords(t *testing.T) {
-	good, err := encodeRecord(sampleRecord())
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := encoded(t, sampleRecord())
 	for _, c := range []struct {
 		name, old, new, says string
 		reserved             int64
@@ -120,11 +115,7 @@ func TestBrokenRecordIsKept(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func FuzzDecodeRecord(f *testing.F) {
-	good, err := encodeRecord(sampleRecord())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
+	f.Add(encoded(f, sampleRecord()))
 	f.Add([]byte(`{"version":3,"spec":{"size":5}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e := decodeRecord("pvc-1", data)
@@ -135,4 +126,13 @@ func FuzzDecodeRecord(f *testing.F) {
 			t.Errorf("%+v is whole", e)
 		}
 	})
+}
+
+func encoded(t testing.TB, r any) []byte {
+	t.Helper()
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(data, '\n')
 }

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,45 +18,47 @@ import (
 
 const recordSuffix = ".json"
 
-// store keeps the records of one pool. A pool with one owner is read from disk
-// once and remembered; a shared pool, which other nodes write too, is read
-// every time.
-type store struct {
+// store keeps the records of one kind of one pool; E is a record as it was
+// found on disk. A pool with one owner is read from disk once and remembered; a
+// shared pool, which other nodes write too, is read every time.
+type store[E any] struct {
 	root   *os.Root
+	dir    string
 	shared bool
+	decode func(id volume.ID, data []byte) E
+	lost   func(id volume.ID, err error) E // for a file that cannot be read
 	// step is called before each write; a test's returns an error where a cut
 	// is to be. It is never nil.
 	step func(what string) error
 
 	mu      sync.Mutex
-	entries map[volume.ID]entry // of a pool with one owner
-	strays  []string            // files that are no records
+	entries map[volume.ID]E // of a pool with one owner
+	strays  []string        // files that are no records
 }
 
-// openStore reads the records below root.
-func openStore(root *os.Root, shared bool, step func(string) error) (*store, error) {
-	s := &store{root: root, shared: shared, step: step}
-	entries, strays, err := s.read()
-	if err != nil {
-		return nil, err
+// open removes what a cut left of writing records and reads all.
+func (s *store[E]) open() error {
+	if err := s.sweep(); err != nil {
+		return err
 	}
+	entries, strays, err := s.read()
 	s.entries, s.strays = entries, strays
-	return s, nil
+	return err
 }
 
 // read reads all records from disk.
-func (s *store) read() (map[volume.ID]entry, []string, error) {
-	files, err := fs.ReadDir(s.root.FS(), recordsDir)
+func (s *store[E]) read() (map[volume.ID]E, []string, error) {
+	files, err := fs.ReadDir(s.root.FS(), s.dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read records: %w", err)
 	}
-	entries, strays := map[volume.ID]entry{}, []string(nil)
+	entries, strays := map[volume.ID]E{}, []string(nil)
 	for _, f := range files {
 		name, isRecord := strings.CutSuffix(f.Name(), recordSuffix)
 		id, err := volume.ParseID(name)
 		if !isRecord || err != nil || !f.Type().IsRegular() {
 			if !atomicfile.IsTemp(f.Name()) {
-				strays = append(strays, path.Join(recordsDir, f.Name()))
+				strays = append(strays, path.Join(s.dir, f.Name()))
 			}
 			continue
 		}
@@ -69,19 +72,19 @@ func (s *store) read() (map[volume.ID]entry, []string, error) {
 }
 
 // readOne reads one record. A file that cannot be read is a broken entry.
-func (s *store) readOne(id volume.ID) (entry, error) {
-	data, err := s.root.ReadFile(recordPath(id))
+func (s *store[E]) readOne(id volume.ID) (e E, err error) {
+	data, err := s.root.ReadFile(s.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return entry{}, volume.ErrNotFound
+		return e, volume.ErrNotFound
 	}
 	if err != nil {
-		return entry{record: record{Spec: volume.Spec{ID: id}}, broken: err.Error()}, nil
+		return s.lost(id, err), nil
 	}
-	return decodeRecord(id, data), nil
+	return s.decode(id, data), nil
 }
 
-// get returns ErrNotFound for a volume without a record.
-func (s *store) get(id volume.ID) (entry, error) {
+// get returns ErrNotFound for what has no record.
+func (s *store[E]) get(id volume.ID) (E, error) {
 	if s.shared {
 		return s.readOne(id)
 	}
@@ -89,14 +92,14 @@ func (s *store) get(id volume.ID) (entry, error) {
 	defer s.mu.Unlock()
 	e, ok := s.entries[id]
 	if !ok {
-		return entry{}, volume.ErrNotFound
+		return e, volume.ErrNotFound
 	}
 	return e, nil
 }
 
 // all returns the entries sorted by ID.
-func (s *store) all() ([]entry, error) {
-	var entries map[volume.ID]entry
+func (s *store[E]) all() ([]E, error) {
+	var entries map[volume.ID]E
 	if s.shared {
 		var err error
 		if entries, _, err = s.read(); err != nil {
@@ -107,39 +110,40 @@ func (s *store) all() ([]entry, error) {
 		entries = maps.Clone(s.entries)
 		s.mu.Unlock()
 	}
-	out := make([]entry, 0, len(entries))
+	out := make([]E, 0, len(entries))
 	for _, id := range slices.Sorted(maps.Keys(entries)) {
 		out = append(out, entries[id])
 	}
 	return out, nil
 }
 
-// put writes a record durably.
-func (s *store) put(r record) error {
-	data, err := encodeRecord(r)
+// write writes a record durably: r as the file has it, which is what e was
+// made of.
+func (s *store[E]) write(id volume.ID, r any, e E) error {
+	data, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
 		err = s.step("write record")
 	}
 	if err == nil {
-		err = atomicfile.Write(s.root, "", recordPath(r.Spec.ID), data, 0o600)
+		err = atomicfile.Write(s.root, "", s.path(id), append(data, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("write record of volume %s: %w", r.Spec.ID, err)
+		return fmt.Errorf("write record %s: %w", s.path(id), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.entries[r.Spec.ID] = entry{record: r}
+	s.entries[id] = e
 	return nil
 }
 
 // remove removes a record durably; one that is not there is no error.
-func (s *store) remove(id volume.ID) error {
+func (s *store[E]) remove(id volume.ID) error {
 	err := s.step("remove record")
 	if err == nil {
-		err = atomicfile.Remove(s.root, recordPath(id))
+		err = atomicfile.Remove(s.root, s.path(id))
 	}
 	if err != nil {
-		return fmt.Errorf("remove record of volume %s: %w", id, err)
+		return fmt.Errorf("remove record %s: %w", s.path(id), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,17 +153,17 @@ func (s *store) remove(id volume.ID) error {
 
 // sweep removes what a cut left of writing records. Other nodes may be
 // writing in a shared pool, so there it stays: it is small and never read.
-func (s *store) sweep() error {
+func (s *store[E]) sweep() error {
 	if s.shared {
 		return nil
 	}
-	files, err := fs.ReadDir(s.root.FS(), recordsDir)
+	files, err := fs.ReadDir(s.root.FS(), s.dir)
 	if err != nil {
 		return fmt.Errorf("sweep records: %w", err)
 	}
 	for _, f := range files {
 		if atomicfile.IsTemp(f.Name()) {
-			if err := s.root.Remove(path.Join(recordsDir, f.Name())); err != nil {
+			if err := s.root.Remove(path.Join(s.dir, f.Name())); err != nil {
 				return fmt.Errorf("sweep records: %w", err)
 			}
 		}
@@ -167,4 +171,4 @@ func (s *store) sweep() error {
 	return nil
 }
 
-func recordPath(id volume.ID) string { return path.Join(recordsDir, string(id)+recordSuffix) }
+func (s *store[E]) path(id volume.ID) string { return path.Join(s.dir, string(id)+recordSuffix) }

@@ -29,9 +29,9 @@ func testSnapshotAndRestore(t *testing.T, e *env) {
 	e.ensure(t, s)
 	c := e.use(t, s.ID)
 	c.put(t, "before")
-	c = e.idle(t, s.ID, c, func() error { return second(b.Snapshot(t.Context(), s.ID, "snap")) })
+	c = e.idle(t, s.ID, c, func() error { return second(b.Snapshot(t.Context(), s.ID, "snap", nil)) })
 	for range 2 {
-		snap, err := b.Snapshot(t.Context(), s.ID, "snap")
+		snap, err := b.Snapshot(t.Context(), s.ID, "snap", nil)
 		if err != nil || snap.ID != "snap" || e.Enforced && snap.Size != s.Size {
 			t.Fatalf("Snapshot: %+v, %v", snap, err)
 		}
@@ -48,7 +48,7 @@ func testSnapshotAndRestore(t *testing.T, e *env) {
 	larger := e.spec("restored")
 	larger.Size *= 2
 	for range 2 {
-		info, err := b.Restore(t.Context(), "snap", larger)
+		info, err := b.Restore(t.Context(), "snap", larger, nil)
 		if err != nil || e.Enforced && info.Size != larger.Size {
 			t.Fatalf("Restore: %+v, %v", info, err)
 		}
@@ -66,11 +66,11 @@ func testSnapshotAndRestore(t *testing.T, e *env) {
 	smaller := e.spec("smaller")
 	smaller.Size /= 2
 	if e.Enforced { // else no size is known of it
-		requireError(t, second(b.Restore(t.Context(), "snap", smaller)), volume.ErrOutOfRange)
+		requireError(t, second(b.Restore(t.Context(), "snap", smaller, nil)), volume.ErrOutOfRange)
 	}
-	requireError(t, second(b.Restore(t.Context(), "absent", larger)), volume.ErrNotFound)
-	requireError(t, second(b.Snapshot(t.Context(), "absent", "other")), volume.ErrNotFound)
-	requireError(t, second(b.Snapshot(t.Context(), "restored", "../x")), volume.ErrInvalid)
+	requireError(t, second(b.Restore(t.Context(), "absent", larger, nil)), volume.ErrNotFound)
+	requireError(t, second(b.Snapshot(t.Context(), "absent", "other", nil)), volume.ErrNotFound)
+	requireError(t, second(b.Snapshot(t.Context(), "restored", "../x", nil)), volume.ErrInvalid)
 	e.requireSnapshots(t, "snap")
 	for range 2 {
 		if err := b.RemoveSnapshot(t.Context(), "snap"); err != nil {
@@ -94,8 +94,8 @@ func testClone(t *testing.T, e *env) {
 	e.ensure(t, s)
 	c := e.use(t, s.ID)
 	c.put(t, "before")
-	c = e.idle(t, s.ID, c, func() error { return second(b.Clone(t.Context(), s.ID, copied)) })
-	if info, err := b.Clone(t.Context(), s.ID, copied); err != nil || e.Enforced && info.Size != s.Size {
+	c = e.idle(t, s.ID, c, func() error { return second(b.Clone(t.Context(), s.ID, copied, nil)) })
+	if info, err := b.Clone(t.Context(), s.ID, copied, nil); err != nil || e.Enforced && info.Size != s.Size {
 		t.Fatalf("Clone: %+v, %v", info, err)
 	}
 	if c == nil {
@@ -163,8 +163,8 @@ func testSnapshotFrees(t *testing.T, e *env) {
 	if n, err := c.fill(s.Size / 2); err != nil {
 		t.Fatalf("after %d bytes: %v", n, err)
 	}
-	c = e.idle(t, s.ID, c, func() error { return second(b.Snapshot(t.Context(), s.ID, "snap")) })
-	if err := second(b.Snapshot(t.Context(), s.ID, "snap")); err != nil {
+	c = e.idle(t, s.ID, c, func() error { return second(b.Snapshot(t.Context(), s.ID, "snap", nil)) })
+	if err := second(b.Snapshot(t.Context(), s.ID, "snap", nil)); err != nil {
 		t.Fatal(err)
 	}
 	if c != nil {
@@ -190,7 +190,7 @@ func testSnapshotCuts(t *testing.T, e *env) {
 	c.put(t, "before")
 	e.done(t, s.ID, c)
 	take := func(ctx context.Context, b backend.Backend) error {
-		return second(b.(backend.Snapshotter).Snapshot(ctx, s.ID, "snap"))
+		return second(b.(backend.Snapshotter).Snapshot(ctx, s.ID, "snap", nil))
 	}
 	drop := func(ctx context.Context, b backend.Backend) error {
 		return errors.Join(b.Remove(ctx, copied.ID), b.(backend.Snapshotter).RemoveSnapshot(ctx, "snap"))
@@ -204,10 +204,10 @@ func testSnapshotCuts(t *testing.T, e *env) {
 		{"take", drop, take, false, []volume.ID{"snap"}},
 		{"restore", func(ctx context.Context, b backend.Backend) error { return errors.Join(drop(ctx, b), take(ctx, b)) },
 			func(ctx context.Context, b backend.Backend) error {
-				return second(b.(backend.Snapshotter).Restore(ctx, "snap", copied))
+				return second(b.(backend.Snapshotter).Restore(ctx, "snap", copied, nil))
 			}, true, []volume.ID{"snap"}},
 		{"clone", drop, func(ctx context.Context, b backend.Backend) error {
-			return second(b.(backend.Snapshotter).Clone(ctx, s.ID, copied))
+			return second(b.(backend.Snapshotter).Clone(ctx, s.ID, copied, nil))
 		}, true, nil},
 		{"drop", take, drop, false, nil},
 	} {

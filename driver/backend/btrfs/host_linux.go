@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 
+	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
@@ -48,8 +49,12 @@ func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 	if err := layout.Prepare(m.dir.Mkdir); err != nil {
 		return nil, err
 	}
+	sharing := backend.SharesApart
+	if m.mode == subvolume.QuotaSimple {
+		sharing = backend.SharesFree
+	}
 	keeper, files := tree.Stepped(m, tree.OpenFiles(m.dir), step)
-	t, err := tree.New(ctx, keeper, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1})
+	t, err := tree.New(ctx, keeper, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1, Sharing: sharing})
 	if err != nil {
 		return nil, err
 	}

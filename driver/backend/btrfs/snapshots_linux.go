@@ -37,7 +37,7 @@ func (b *Btrfs) do(operation string, f func() error) error {
 }
 
 // Snapshot takes a snapshot, in an instant and atomically.
-func (b *Btrfs) Snapshot(ctx context.Context, src, id volume.ID) (backend.Snapshot, error) {
+func (b *Btrfs) Snapshot(ctx context.Context, src, id volume.ID, _ backend.Progress) (backend.Snapshot, error) {
 	if err := b.snapshot(ctx, src, id); err != nil {
 		return backend.Snapshot{}, fmt.Errorf("snapshot volume %s as %s: %w", src, id, err)
 	}
@@ -127,7 +127,7 @@ func (b *Btrfs) ListSnapshots(ctx context.Context) ([]backend.Snapshot, error) {
 }
 
 // Restore makes a volume of a snapshot.
-func (b *Btrfs) Restore(ctx context.Context, id volume.ID, s volume.Spec) (volume.Info, error) {
+func (b *Btrfs) Restore(ctx context.Context, id volume.ID, s volume.Spec, _ backend.Progress) (volume.Info, error) {
 	snapshot, err := b.GetSnapshot(ctx, id)
 	if err == nil {
 		err = b.fill(ctx, snapshotPath(id), snapshot.Size, s)
@@ -139,7 +139,7 @@ func (b *Btrfs) Restore(ctx context.Context, id volume.ID, s volume.Spec) (volum
 }
 
 // Clone makes a volume of another.
-func (b *Btrfs) Clone(ctx context.Context, src volume.ID, s volume.Spec) (volume.Info, error) {
+func (b *Btrfs) Clone(ctx context.Context, src volume.ID, s volume.Spec, _ backend.Progress) (volume.Info, error) {
 	info, err := b.Get(ctx, src)
 	if err == nil {
 		err = b.fill(ctx, layout.Directory.Path(src), info.Size, s)
@@ -210,7 +210,11 @@ func (m *machine) readSnapshot(id volume.ID) (backend.Snapshot, error) {
 		return backend.Snapshot{}, err
 	}
 	u, _, err := subvolume.Usage(f, subvolume.GroupOf(0, number))
-	return backend.Snapshot{ID: id, Size: size, Allocated: u.Exclusive}, err
+	held := u.Referenced
+	if m.mode == subvolume.QuotaSimple {
+		held = -1 // what it shares is the writer's
+	}
+	return backend.Snapshot{ID: id, Size: size, Allocated: u.Exclusive, Held: held}, err
 }
 
 func readSize(f *os.File) (int64, error) {

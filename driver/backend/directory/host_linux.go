@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/clone"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/quota"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -46,6 +48,13 @@ func open(ctx context.Context, dir *beneath.Dir, o Options) (*Directory, error) 
 	}
 	if err := layout.Prepare(dir.Mkdir); err != nil {
 		return nil, err
+	}
+	able, err := clone.Able(dir.File())
+	if err != nil {
+		return nil, err
+	}
+	if able {
+		options.Sharing = backend.SharesCounted
 	}
 	stepped, files := tree.Stepped(keeper, tree.OpenFiles(dir), o.step)
 	t, err := tree.New(ctx, stepped, files, options)

@@ -24,14 +24,14 @@ const sizeAttribute = "trusted.plinth.size"
 const kind = layout.Directory
 
 // Snapshot copies a volume file by file: see the package's comment.
-func (b *Directory) Snapshot(ctx context.Context, src, id volume.ID) (backend.Snapshot, error) {
-	if err := b.snapshot(ctx, src, id); err != nil {
+func (b *Directory) Snapshot(ctx context.Context, src, id volume.ID, p backend.Progress) (backend.Snapshot, error) {
+	if err := b.snapshot(ctx, src, id, p); err != nil {
 		return backend.Snapshot{}, fmt.Errorf("snapshot volume %s as %s: %w", src, id, err)
 	}
 	return b.GetSnapshot(ctx, id)
 }
 
-func (b *Directory) snapshot(ctx context.Context, src, id volume.ID) error {
+func (b *Directory) snapshot(ctx context.Context, src, id volume.ID, p backend.Progress) error {
 	info, err := b.Get(ctx, src)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (b *Directory) snapshot(ctx context.Context, src, id volume.ID) error {
 		return err
 	}
 	tmp := kind.SnapshotTmpPath(id)
-	if err := b.copyTo(ctx, kind.Path(src), tmp, info.Size); err != nil {
+	if err := b.copyTo(ctx, kind.Path(src), tmp, info.Size, p); err != nil {
 		return err
 	}
 	err = b.do("write the size of "+tmp, func() error { return b.writeSize(tmp, info.Size) })
@@ -98,7 +98,14 @@ func (b *Directory) GetSnapshot(_ context.Context, id volume.ID) (backend.Snapsh
 	if err != nil {
 		return backend.Snapshot{}, fmt.Errorf("get snapshot %s: %w", id, err)
 	}
-	return backend.Snapshot{ID: id, Size: size, Allocated: -1}, nil
+	d, err := b.keeper.Stat(kind.SnapshotPath(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = volume.ErrNotFound
+	}
+	if err != nil {
+		return backend.Snapshot{}, fmt.Errorf("get snapshot %s: %w", id, err)
+	}
+	return backend.Snapshot{ID: id, Size: size, Allocated: -1, Held: d.Exclusive}, nil
 }
 
 // ListSnapshots reads all snapshots.
@@ -126,10 +133,10 @@ func (b *Directory) ListSnapshots(ctx context.Context) ([]backend.Snapshot, erro
 }
 
 // Restore makes a volume of a snapshot.
-func (b *Directory) Restore(ctx context.Context, id volume.ID, s volume.Spec) (volume.Info, error) {
+func (b *Directory) Restore(ctx context.Context, id volume.ID, s volume.Spec, p backend.Progress) (volume.Info, error) {
 	snapshot, err := b.GetSnapshot(ctx, id)
 	if err == nil {
-		err = b.fill(ctx, kind.SnapshotPath(id), snapshot.Size, s)
+		err = b.fill(ctx, kind.SnapshotPath(id), snapshot.Size, s, p)
 	}
 	if err != nil {
 		return volume.Info{}, fmt.Errorf("restore snapshot %s as volume %s: %w", id, s.ID, err)
@@ -138,10 +145,10 @@ func (b *Directory) Restore(ctx context.Context, id volume.ID, s volume.Spec) (v
 }
 
 // Clone makes a volume of another, file by file as Snapshot does.
-func (b *Directory) Clone(ctx context.Context, src volume.ID, s volume.Spec) (volume.Info, error) {
+func (b *Directory) Clone(ctx context.Context, src volume.ID, s volume.Spec, p backend.Progress) (volume.Info, error) {
 	info, err := b.Get(ctx, src)
 	if err == nil {
-		err = b.fill(ctx, kind.Path(src), info.Size, s)
+		err = b.fill(ctx, kind.Path(src), info.Size, s, p)
 	}
 	if err != nil {
 		return volume.Info{}, fmt.Errorf("clone volume %s as %s: %w", src, s.ID, err)
@@ -150,7 +157,7 @@ func (b *Directory) Clone(ctx context.Context, src volume.ID, s volume.Spec) (vo
 }
 
 // fill makes the volume s, unless it is there, as a copy of from.
-func (b *Directory) fill(ctx context.Context, from string, least int64, s volume.Spec) error {
+func (b *Directory) fill(ctx context.Context, from string, least int64, s volume.Spec, p backend.Progress) error {
 	if err := errors.Join(layout.Check(s.ID), layout.CheckDirectory(s)); err != nil {
 		return err
 	}
@@ -162,7 +169,7 @@ func (b *Directory) fill(ctx context.Context, from string, least int64, s volume
 		return err
 	}
 	tmp := kind.TmpPath(s.ID)
-	if err := b.copyTo(ctx, from, tmp, size); err != nil {
+	if err := b.copyTo(ctx, from, tmp, size, p); err != nil {
 		return err
 	}
 	if err := b.keeper.Limit(tmp, size); err != nil {
@@ -178,15 +185,18 @@ const slack = 2
 
 // copyTo makes a directory with a project of its own, copies from into it,
 // and makes that durable. What is there under that name is freed first.
-func (b *Directory) copyTo(ctx context.Context, from, tmp string, size int64) error {
+func (b *Directory) copyTo(ctx context.Context, from, tmp string, size int64, p backend.Progress) error {
 	if err := b.keeper.Free(ctx, tmp); err != nil {
 		return err
 	}
 	if err := b.keeper.Make(tmp, slack*size); err != nil {
 		return err
 	}
+	if err := p.Report(ctx, 0); err != nil {
+		return errors.Join(err, b.keeper.Free(context.WithoutCancel(ctx), tmp))
+	}
 	err := b.do("copy "+from+" to "+tmp, func() error {
-		if err := b.dir.CopyTree(ctx, from, tmp, sizeAttribute); err != nil {
+		if err := b.dir.CopyTree(ctx, from, tmp, p.Report, sizeAttribute); err != nil {
 			return err
 		}
 		return unix.Syncfs(int(b.dir.File().Fd()))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/clone"
 	"github.com/plinth-csi/plinth/driver/host/device"
@@ -24,7 +25,7 @@ import (
 const sourceAttribute = "trusted.plinth.source"
 
 // Copy implements copier.
-func (m *machine) Copy(ctx context.Context, from, to string) error {
+func (m *machine) Copy(ctx context.Context, from, to string, p backend.Progress) error {
 	if err := errors.Join(m.dir.Mkdir(layout.Snapshots, 0o700), m.Free(to)); err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func (m *machine) Copy(ctx context.Context, from, to string) error {
 	}
 	err = keepSectors(dst, src)
 	if err == nil {
-		err = copyImage(ctx, dst, src, holds.content)
+		err = copyImage(ctx, dst, src, holds.content, p)
 	}
 	// Nothing is frozen any more, unless by somebody else.
 	if e := unix.Fremovexattr(int(dst.Fd()), sourceAttribute); e != nil {
@@ -65,7 +66,7 @@ func (m *machine) Copy(ctx context.Context, from, to string) error {
 	return nil
 }
 
-func copyImage(ctx context.Context, dst, src *os.File, holds content) error {
+func copyImage(ctx context.Context, dst, src *os.File, holds content, p backend.Progress) error {
 	d, attached, err := loop.Find(src)
 	if err != nil {
 		return err
@@ -76,7 +77,7 @@ func copyImage(ctx context.Context, dst, src *os.File, holds content) error {
 		return fmt.Errorf("%w: attached as %s, and the pool's filesystem has no reflinks; a volume there is copied only while nobody uses it (a pool on XFS or btrfs has no such bound): %w",
 			volume.ErrInUse, d.Path, err)
 	case errors.Is(err, clone.ErrNoReflink):
-		return copyIdle(ctx, dst, src)
+		return copyIdle(ctx, dst, src, p)
 	case err != nil:
 		return err
 	}
@@ -89,12 +90,15 @@ func copyImage(ctx context.Context, dst, src *os.File, holds content) error {
 
 // copyIdle copies the bytes of an image that nobody has attached, and makes
 // sure that nobody had meanwhile.
-func copyIdle(ctx context.Context, dst, src *os.File) error {
+func copyIdle(ctx context.Context, dst, src *os.File, p backend.Progress) error {
+	if err := p.Report(ctx, 0); err != nil {
+		return err
+	}
 	var before, after unix.Stat_t
 	if err := unix.Fstat(int(src.Fd()), &before); err != nil {
 		return err
 	}
-	if err := clone.Data(ctx, dst, src); err != nil {
+	if err := clone.Data(ctx, dst, src, p.Report); err != nil {
 		return err
 	}
 	if err := unix.Fstat(int(src.Fd()), &after); err != nil {

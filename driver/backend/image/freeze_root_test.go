@@ -128,7 +128,7 @@ func TestForeignFreeze(t *testing.T) {
 	}
 	defer b.Close()
 	err = mount.WhileFrozen(major, minor, func() error {
-		_, err := b.Snapshot(t.Context(), "source", "snap")
+		_, err := b.Snapshot(t.Context(), "source", "snap", nil)
 		if writes(t, at, 100*time.Millisecond) {
 			t.Error("it was thawed")
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/clone"
 	"github.com/plinth-csi/plinth/driver/host/loop"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -51,6 +52,9 @@ type machine struct {
 	dir    *beneath.Dir
 	runner run.Runner
 }
+
+// Reflinks implements host.
+func (m *machine) Reflinks() (bool, error) { return clone.Able(m.dir.File()) }
 
 // Close implements host.
 func (m *machine) Close() error { return m.dir.Close() }

@@ -94,6 +94,8 @@ type host interface {
 	Detach(name string) error
 	// Space reads the filesystem at path, "" for the pool's.
 	Space(path string) (space, error)
+	// Reflinks reports whether images can share bytes.
+	Reflinks() (bool, error)
 	Close() error
 }
 
@@ -106,8 +108,9 @@ type space struct {
 
 // Image is the backend.
 type Image struct {
-	host host
-	kind layout.Kind
+	host    host
+	kind    layout.Kind
+	sharing backend.Sharing
 }
 
 var _ backend.Opened = (*Image)(nil)
@@ -115,6 +118,13 @@ var _ backend.Opened = (*Image)(nil)
 // open recovers what a cut left.
 func open(_ context.Context, h host) (*Image, error) {
 	b := &Image{host: h, kind: layout.Image}
+	able, err := h.Reflinks()
+	if err != nil {
+		return nil, err
+	}
+	if able {
+		b.sharing = backend.SharesCounted
+	}
 	for _, dir := range []string{layout.Tmp, layout.Trash} {
 		names, err := h.Names(dir)
 		if err != nil {
@@ -137,7 +147,7 @@ func (b *Image) Close() error { return b.host.Close() }
 
 // Abilities are both modes, and the two filesystems that it makes.
 func (b *Image) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Sharing: b.sharing}
 }
 
 // Ensure makes or grows a volume. The filesystem in it is grown by whoever has

@@ -31,8 +31,8 @@ func TestVictim(t *testing.T) {
 	}
 	copied := volume.Spec{ID: "copy", Mode: volume.Filesystem, Size: 320 << 20} // enough for both
 	for {
-		_, snap := b.Snapshot(t.Context(), "source", "snap")
-		_, clone := b.Clone(t.Context(), "source", copied)
+		_, snap := b.Snapshot(t.Context(), "source", "snap", nil)
+		_, clone := b.Clone(t.Context(), "source", copied, nil)
 		if err := errors.Join(snap, clone, b.RemoveSnapshot(t.Context(), "snap"), b.Remove(t.Context(), copied.ID)); err != nil {
 			t.Fatal(err)
 		}

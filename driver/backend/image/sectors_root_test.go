@@ -26,11 +26,11 @@ func TestSectorsStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := attachedSectors(t, b, spec.ID, []byte("data"))
-	if _, err := b.Snapshot(t.Context(), spec.ID, "snap"); err != nil {
+	if _, err := b.Snapshot(t.Context(), spec.ID, "snap", nil); err != nil {
 		t.Fatal(err)
 	}
 	spec.ID = "restored"
-	if _, err := b.Restore(t.Context(), "snap", spec); err != nil {
+	if _, err := b.Restore(t.Context(), "snap", spec, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []volume.ID{"source", "restored"} {

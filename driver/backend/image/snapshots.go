@@ -18,7 +18,7 @@ type copier interface {
 	// Copy makes an image with what another holds at one instant, durable but
 	// under a name that does not count. What was there under that name is
 	// replaced. ErrInUse where that needs an image that nobody has attached.
-	Copy(ctx context.Context, from, to string) error
+	Copy(ctx context.Context, from, to string, p backend.Progress) error
 	// Own makes a copy a volume of its own: another UUID, the size in bytes,
 	// and with thick all its bytes.
 	Own(ctx context.Context, name string, size int64, thick bool, c content) error
@@ -27,14 +27,14 @@ type copier interface {
 // Snapshot takes a snapshot at one instant, of a volume in use too if the
 // pool has reflinks. Without them a volume is copied byte by byte, and only
 // while it is not attached: ErrInUse.
-func (b *Image) Snapshot(ctx context.Context, src, id volume.ID) (backend.Snapshot, error) {
-	if err := b.snapshot(ctx, src, id); err != nil {
+func (b *Image) Snapshot(ctx context.Context, src, id volume.ID, p backend.Progress) (backend.Snapshot, error) {
+	if err := b.snapshot(ctx, src, id, p); err != nil {
 		return backend.Snapshot{}, fmt.Errorf("snapshot volume %s as %s: %w", src, id, err)
 	}
 	return b.GetSnapshot(ctx, id)
 }
 
-func (b *Image) snapshot(ctx context.Context, src, id volume.ID) error {
+func (b *Image) snapshot(ctx context.Context, src, id volume.ID, p backend.Progress) error {
 	if err := layout.Check(id); err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (b *Image) snapshot(ctx context.Context, src, id volume.ID) error {
 		return err
 	}
 	tmp := b.kind.SnapshotTmpPath(id)
-	if err := b.host.Copy(ctx, b.kind.Path(src), tmp); err != nil {
+	if err := b.host.Copy(ctx, b.kind.Path(src), tmp, p); err != nil {
 		return err
 	}
 	return b.host.Rename(tmp, b.kind.SnapshotPath(id))
@@ -87,7 +87,7 @@ func (b *Image) GetSnapshot(_ context.Context, id volume.ID) (backend.Snapshot, 
 	if err != nil {
 		return backend.Snapshot{}, fmt.Errorf("get snapshot %s: %w", id, err)
 	}
-	return backend.Snapshot{ID: id, Size: f.size, Allocated: -1}, nil
+	return backend.Snapshot{ID: id, Size: f.size, Allocated: -1, Held: f.allocated}, nil
 }
 
 func (b *Image) statSnapshot(id volume.ID) (file, error) {
@@ -127,10 +127,10 @@ func (b *Image) ListSnapshots(ctx context.Context) ([]backend.Snapshot, error) {
 
 // Restore makes a volume of a snapshot. An empty fsType is the snapshot's; the
 // filesystem gets a UUID of its own and is grown by whoever has it mounted.
-func (b *Image) Restore(ctx context.Context, id volume.ID, s volume.Spec) (volume.Info, error) {
+func (b *Image) Restore(ctx context.Context, id volume.ID, s volume.Spec, p backend.Progress) (volume.Info, error) {
 	f, err := b.statSnapshot(id)
 	if err == nil {
-		err = b.fill(ctx, b.kind.SnapshotPath(id), f, s)
+		err = b.fill(ctx, b.kind.SnapshotPath(id), f, s, p)
 	}
 	if err != nil {
 		return volume.Info{}, fmt.Errorf("restore snapshot %s as volume %s: %w", id, s.ID, err)
@@ -139,10 +139,10 @@ func (b *Image) Restore(ctx context.Context, id volume.ID, s volume.Spec) (volum
 }
 
 // Clone is Restore from a volume as it is now; in use, as Snapshot says.
-func (b *Image) Clone(ctx context.Context, src volume.ID, s volume.Spec) (volume.Info, error) {
+func (b *Image) Clone(ctx context.Context, src volume.ID, s volume.Spec, p backend.Progress) (volume.Info, error) {
 	f, err := b.stat(src)
 	if err == nil {
-		err = b.fill(ctx, b.kind.Path(src), f, s)
+		err = b.fill(ctx, b.kind.Path(src), f, s, p)
 	}
 	if err != nil {
 		return volume.Info{}, fmt.Errorf("clone volume %s as %s: %w", src, s.ID, err)
@@ -151,7 +151,7 @@ func (b *Image) Clone(ctx context.Context, src volume.ID, s volume.Spec) (volume
 }
 
 // fill makes the volume s, unless it is there, with what from holds.
-func (b *Image) fill(ctx context.Context, from string, source file, s volume.Spec) error {
+func (b *Image) fill(ctx context.Context, from string, source file, s volume.Spec, p backend.Progress) error {
 	if err := layout.Check(s.ID); err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (b *Image) fill(ctx context.Context, from string, source file, s volume.Spe
 		return err
 	}
 	tmp := b.kind.TmpPath(s.ID)
-	if err := b.host.Copy(ctx, from, tmp); err != nil {
+	if err := b.host.Copy(ctx, from, tmp, p); err != nil {
 		return err
 	}
 	if err := b.host.Own(ctx, tmp, rounded(s.Size), s.Thick, source.content); err != nil {

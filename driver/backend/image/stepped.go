@@ -1,6 +1,10 @@
 package image
 
-import "context"
+import (
+	"context"
+
+	"github.com/plinth-csi/plinth/driver/backend"
+)
 
 // stepped asks step before each operation on the machine and answers with its
 // error instead, if it has one. Tests cut the backend short with it.
@@ -74,11 +78,11 @@ func (s *stepped) Detach(name string) error {
 }
 
 // Copy implements copier.
-func (s *stepped) Copy(ctx context.Context, from, to string) error {
+func (s *stepped) Copy(ctx context.Context, from, to string, p backend.Progress) error {
 	if err := s.step("copy " + from + " to " + to); err != nil {
 		return err
 	}
-	return s.host.Copy(ctx, from, to)
+	return s.host.Copy(ctx, from, to, p)
 }
 
 // Own implements copier.

@@ -6,7 +6,6 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,7 +63,7 @@ func Open(_ context.Context, o Options) (*Memory, error) {
 
 // recover makes the directories and removes spec files that were cut short.
 func (m *Memory) recover() error {
-	for dir, perm := range map[string]fs.FileMode{volumesDir: 0o700, specsDir: 0o700} {
+	for dir, perm := range map[string]fs.FileMode{volumesDir: 0o700, specsDir: 0o700, snapshotsDir: 0o700, capturedDir: 0o700} {
 		if err := m.root.MkdirAll(dir, perm); err != nil {
 			return err
 		}
@@ -138,11 +137,7 @@ func (m *Memory) write(s volume.Spec) error {
 	} else if err := m.root.MkdirAll(dataPath(s), 0o755); err != nil {
 		return err
 	}
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(m.root, "", specPath(s.ID), data, 0o600)
+	return m.writeSpec(specPath(s.ID), s)
 }
 
 // Remove deletes a volume.
@@ -248,29 +243,19 @@ func (m *Memory) Usage(_ context.Context, id volume.ID, _ string) (volume.Usage,
 // Capacity is the fixed size less what the volumes hold. It says Enforced so
 // that a pool reckons as it does on the backends that enforce.
 func (m *Memory) Capacity(context.Context) (volume.Capacity, error) {
-	used, _, err := m.held(volumesDir)
-	if err != nil {
-		return volume.Capacity{}, fmt.Errorf("capacity: %w", err)
+	var used int64
+	for _, dir := range []string{volumesDir, snapshotsDir} {
+		held, _, err := m.held(dir)
+		if err != nil {
+			return volume.Capacity{}, fmt.Errorf("capacity: %w", err)
+		}
+		used += held
 	}
 	return volume.Capacity{Total: m.capacity, Free: max(0, m.capacity-used), Enforced: true, MaxVolume: m.capacity, MinVolume: 1}, nil
 }
 
 func (m *Memory) spec(id volume.ID) (volume.Spec, error) {
-	if _, err := volume.ParseID(string(id)); err != nil {
-		return volume.Spec{}, err
-	}
-	data, err := m.root.ReadFile(specPath(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return volume.Spec{}, volume.ErrNotFound
-	}
-	if err != nil {
-		return volume.Spec{}, err
-	}
-	var s volume.Spec
-	if err := json.Unmarshal(data, &s); err != nil {
-		return volume.Spec{}, fmt.Errorf("spec file: %w", err)
-	}
-	return s, nil
+	return m.readSpec(id, specPath(id))
 }
 
 func (m *Memory) attached(id volume.ID) bool {

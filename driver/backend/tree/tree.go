@@ -60,6 +60,7 @@ type Options struct {
 	Enforced    bool  // limits hold
 	MinVolume   int64 // bytes
 	Granularity int64 // bytes; sizes are rounded up to a multiple of it
+	Sharing     backend.Sharing
 }
 
 // Tree is a backend over a Keeper and Files.
@@ -97,7 +98,7 @@ func (b *Tree) Close() error { return b.files.Close() }
 
 // Abilities are directories only.
 func (b *Tree) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}, Sharing: b.options.Sharing}
 }
 
 // Ensure makes or grows a volume; both are immediate.

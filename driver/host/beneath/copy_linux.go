@@ -20,14 +20,15 @@ import (
 // links within the tree stay hard links; symlinks, fifos, sockets and device
 // nodes are made anew and never followed or opened. Owners, modes, times and
 // extended attributes, so ACLs too, are kept; inode flags (immutable, …) and
-// attributes named in skip are not.
+// attributes named in skip are not. moved is told the bytes of the files copied
+// so far, and its error ends the copy.
 //
 // Each file is copied at one instant where there are reflinks, the tree is
 // not: what moves or goes away meanwhile may be missing. ErrMount, before
 // anything is copied, while anything is mounted at or below from. Nothing is
 // durable before a sync of the filesystem.
-func (d *Dir) CopyTree(ctx context.Context, from, to string, skip ...string) error {
-	c := &treeCopy{d: d, from: from, to: to, linked: map[inode]string{}, skip: map[string]bool{}}
+func (d *Dir) CopyTree(ctx context.Context, from, to string, moved func(context.Context, int64) error, skip ...string) error {
+	c := &treeCopy{d: d, from: from, to: to, linked: map[inode]string{}, skip: map[string]bool{}, told: moved}
 	for _, name := range skip {
 		c.skip[name] = true
 	}
@@ -46,7 +47,9 @@ type treeCopy struct {
 	from, to string
 	linked   map[inode]string // where a file with several links was copied to
 	skip     map[string]bool  // attributes
-	done     []copiedDir      // parents before children
+	told     func(context.Context, int64) error
+	moved    int64       // bytes in the files copied so far
+	done     []copiedDir // parents before children
 }
 
 // copiedDir waits for its own look until everything in it is made, which
@@ -193,9 +196,13 @@ func (c *treeCopy) file(ctx context.Context, from, to int, base string) error {
 	defer dst.Close()
 	err = clone.Reflink(dst, src)
 	if errors.Is(err, clone.ErrNoReflink) {
-		err = clone.Data(ctx, dst, src)
+		err = clone.Data(ctx, dst, src, func(ctx context.Context, n int64) error { return c.told(ctx, c.moved+n) })
 	}
 	if err != nil {
+		return err
+	}
+	c.moved += l.st.Blocks * 512
+	if err := c.told(ctx, c.moved); err != nil {
 		return err
 	}
 	return l.apply(dst)

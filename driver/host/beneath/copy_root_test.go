@@ -4,6 +4,7 @@ package beneath
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ func TestCopyTree(t *testing.T) {
 			deep(t, filepath.Join(from, "locked"), 1200)
 			want := describe(t, from)
 			before, used := descriptors(t), allocated(t, dir)
-			must(t, d.CopyTree(t.Context(), "from", "to", "trusted.left-out"))
+			must(t, d.CopyTree(t.Context(), "from", "to", unwatched, "trusted.left-out"))
 			if after := descriptors(t); after != before {
 				t.Errorf("%d descriptors before, %d after", before, after)
 			}
@@ -140,7 +141,7 @@ func TestCopyTreeRefusesMounts(t *testing.T) {
 	d := open(t, dir)
 	must(t, os.MkdirAll(filepath.Join(dir, "from/bound"), 0o700), d.Mkdir("to", 0o700))
 	bindMount(t, outside, filepath.Join(dir, "from/bound"))
-	if err := d.CopyTree(t.Context(), "from", "to"); !errors.Is(err, ErrMount) {
+	if err := d.CopyTree(t.Context(), "from", "to", unwatched); !errors.Is(err, ErrMount) {
 		t.Errorf("CopyTree over a mount: %v", err)
 	}
 }
@@ -176,7 +177,7 @@ func TestCopyTreeWhileItChanges(t *testing.T) {
 	}()
 	for i := range 200 {
 		to := fmt.Sprintf("to-%d", i)
-		must(t, d.Mkdir(to, 0o700), d.CopyTree(t.Context(), "from", to))
+		must(t, d.Mkdir(to, 0o700), d.CopyTree(t.Context(), "from", to, unwatched))
 		must(t, filepath.WalkDir(filepath.Join(dir, to), func(name string, e fs.DirEntry, err error) error {
 			if err == nil && e.Type().IsRegular() {
 				data, err := os.ReadFile(name)
@@ -191,3 +192,5 @@ func TestCopyTreeWhileItChanges(t *testing.T) {
 	close(stop)
 	<-stopped
 }
+
+func unwatched(context.Context, int64) error { return nil }

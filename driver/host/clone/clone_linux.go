@@ -26,6 +26,31 @@ func Probe(dst, src *os.File) error {
 		&unix.FileCloneRange{Src_fd: int64(src.Fd()), Src_length: probeSize}))
 }
 
+// Able reports whether files in a directory can share bytes. It leaves nothing
+// behind.
+func Able(dir *os.File) (bool, error) {
+	var files [2]*os.File
+	for i := range files {
+		fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return false, nil // nor has it files without a name
+		}
+		if err != nil {
+			return false, fmt.Errorf("make a file in %s: %w", dir.Name(), err)
+		}
+		files[i] = os.NewFile(uintptr(fd), dir.Name())
+		defer files[i].Close()
+	}
+	if _, err := files[0].Write(make([]byte, probeSize)); err != nil {
+		return false, fmt.Errorf("write a file in %s: %w", dir.Name(), err)
+	}
+	err := Probe(files[1], files[0])
+	if errors.Is(err, ErrNoReflink) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Reflink makes dst, which is no longer than src, share all bytes of src, at
 // one instant (ioctl_ficlone(2)). ErrNoReflink where that cannot be; dst is
 // then as it was.
@@ -48,14 +73,15 @@ const chunk = 16 << 20
 
 // Data copies the bytes of src to dst, which is empty and gets the size of
 // src; holes stay holes (lseek(2), SEEK_DATA). It is not done at one instant.
-func Data(ctx context.Context, dst, src *os.File) error {
-	if err := data(ctx, dst, src); err != nil {
+// moved is told the bytes copied so far, and its error ends the copy.
+func Data(ctx context.Context, dst, src *os.File, moved func(context.Context, int64) error) error {
+	if err := data(ctx, dst, src, moved); err != nil {
 		return fmt.Errorf("copy %s to %s: %w", src.Name(), dst.Name(), err)
 	}
 	return nil
 }
 
-func data(ctx context.Context, dst, src *os.File) error {
+func data(ctx context.Context, dst, src *os.File, moved func(context.Context, int64) error) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
 		return err
@@ -63,6 +89,7 @@ func data(ctx context.Context, dst, src *os.File) error {
 	if err := dst.Truncate(st.Size); err != nil {
 		return err
 	}
+	var sum int64
 	for at := int64(0); at < st.Size; {
 		from, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
@@ -75,16 +102,19 @@ func data(ctx context.Context, dst, src *os.File) error {
 		if err != nil {
 			return err
 		}
-		if err := extent(ctx, dst, src, from, to); err != nil {
+		before := sum - from
+		if err := extent(ctx, dst, src, from, to, func(at int64) error { return moved(ctx, before+at) }); err != nil {
 			return err
 		}
+		sum += to - from
 		at = to
 	}
 	return nil
 }
 
-// extent copies the bytes of one extent to the same place.
-func extent(ctx context.Context, dst, src *os.File, from, to int64) error {
+// extent copies the bytes of one extent to the same place, and tells moved
+// where it is.
+func extent(ctx context.Context, dst, src *os.File, from, to int64, moved func(int64) error) error {
 	for from < to {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -104,6 +134,9 @@ func extent(ctx context.Context, dst, src *os.File, from, to int64) error {
 			return nil // it became shorter meanwhile
 		}
 		from += int64(n)
+		if err := moved(from); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 // Volumes is what the service asks of the pools. Attach, Detach and
 // SetExposed are called with the volume held.
 type Volumes interface {
+	Makers
 	// Hold takes the one lock of a volume; ErrBusy if somebody has it.
 	Hold(id volume.ID) (release func(), err error)
 	// Get returns ErrNotFound for a volume without a record.
@@ -208,14 +209,8 @@ func (s *Service) unmountAt(ctx context.Context, id volume.ID, path string) erro
 	if err != nil {
 		return err
 	}
-	views, err := s.views(src, v.Mode)
-	if err != nil {
+	if err := s.only(v, src, path); err != nil {
 		return err
-	}
-	for _, view := range views {
-		if view.Point != path {
-			return fmt.Errorf("%w: it is mounted at %s", volume.ErrInUse, view.Point)
-		}
 	}
 	if err := s.unmountAll(path); err != nil {
 		return err

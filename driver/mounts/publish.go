@@ -125,9 +125,18 @@ func (s *Service) publishDevice(src backend.Source, target string, u volume.Use,
 	return s.host.Bind(src.Device, target, flags)
 }
 
-// Unpublish unmounts target and removes it. It asks nothing of the pool, so
-// that a consumer can go when its disk has gone.
-func (s *Service) Unpublish(_ context.Context, id volume.ID, target string) error {
+// Unpublish unmounts target and removes it, and deletes a volume that is
+// ephemeral. Of another it asks nothing of the pool, so that a consumer can go
+// when its disk has gone.
+func (s *Service) Unpublish(ctx context.Context, id volume.ID, target string) error {
+	v, err := s.volumes.Get(ctx, id)
+	if errors.Is(err, volume.ErrNotFound) || err == nil && v.Ephemeral {
+		// One that is half made or half deleted is found nowhere, too.
+		if err := s.discard(ctx, id, target); err != nil {
+			return fmt.Errorf("unpublish volume %s: %w", id, err)
+		}
+		return nil
+	}
 	release, err := s.volumes.Hold(id)
 	if err != nil {
 		return fmt.Errorf("unpublish volume: %w", err)

@@ -266,8 +266,9 @@ func (a *Agent) compare(ctx context.Context) {
 	}
 	var strangers []volume.ID
 	for _, v := range found {
-		// Volumes of a shared pool belong to the node that made them.
-		if _, ok := a.get(string(v.ID)); !ok && v.Node != "" {
+		// Volumes of a shared pool belong to the node that made them, ephemeral
+		// ones to their pods: kubelet makes and deletes them without an object.
+		if _, ok := a.get(string(v.ID)); !ok && v.Node != "" && !v.Ephemeral {
 			strangers = append(strangers, v.ID)
 			a.cfg.Log.Warn("a volume that no PlinthVolume explains; it is left alone", logVolume, v.ID, logPool, v.Pool)
 		}

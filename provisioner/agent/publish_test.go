@@ -16,6 +16,7 @@ import (
 func TestPublish(t *testing.T) {
 	m, e := &ledger.Memory{}, newEngine()
 	e.volumes["stranger"] = volume.Volume{Spec: volume.Spec{ID: "stranger"}, Pool: "a", Node: "n1"}
+	e.volumes["inline"] = volume.Volume{Spec: volume.Spec{ID: "inline"}, Pool: "a", Node: "n1", Ephemeral: true}
 	e.volumes["shared"] = volume.Volume{Spec: volume.Spec{ID: "shared"}, Pool: "s"}
 	e.pools = []volume.PoolStatus{
 		{Name: "a", Backend: "btrfs", UUID: "u", State: volume.PoolReady, Total: 10 << 30, Available: 5 << 30, MaxVolume: 5 << 30, Modes: []volume.Mode{volume.Filesystem}},

@@ -39,6 +39,7 @@ type pool struct {
 	reserving sync.Mutex          // held while bytes are promised, never during slow work
 	pending   map[volume.ID]int64 // all that is promised to volumes whose record does not tell it yet
 
+	seen     seen
 	jobs     *jobs
 	uses     sync.WaitGroup
 	problems problems

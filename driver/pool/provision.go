@@ -199,8 +199,11 @@ func (m *Manager) candidates(ctx context.Context, req volume.Request) ([]candida
 		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
 			continue
 		}
-		c, err := m.candidate(ctx, s, req)
-		if err == nil && req.Size > 0 && c.space.Max < req.Size {
+		c, err := m.candidate(ctx, s, req, (*pool).glance)
+		if err == nil && c.space.Max < req.Size {
+			c, err = m.candidate(ctx, s, req, (*pool).survey)
+		}
+		if err == nil && c.space.Max < req.Size {
 			err = tooLarge(s.cfg.Name, c, req)
 		}
 		if err != nil {
@@ -234,8 +237,8 @@ func (m *Manager) noPool(name string) error {
 }
 
 // candidate checks one pool against all of a request but the size that is
-// free now.
-func (m *Manager) candidate(ctx context.Context, s *slot, req volume.Request) (candidate, error) {
+// free now, which look says.
+func (m *Manager) candidate(ctx context.Context, s *slot, req volume.Request, look func(*pool, context.Context) (ground, error)) (candidate, error) {
 	p, release, err := s.use()
 	if err != nil {
 		return candidate{}, err
@@ -247,14 +250,14 @@ func (m *Manager) candidate(ctx context.Context, s *slot, req volume.Request) (c
 	if p.node != "" && len(req.Nodes) > 0 && !slices.Contains(req.Nodes, p.node) {
 		return candidate{}, fmt.Errorf("%w: pool %s is on node %s, asked are %s", volume.ErrNoCapacity, s.cfg.Name, p.node, strings.Join(req.Nodes, ", "))
 	}
-	g, err := p.survey(ctx)
+	g, err := look(p, ctx)
 	if err != nil {
 		return candidate{}, err
 	}
 	if c := g.capacity; req.Size > 0 && (c.MaxVolume > 0 && req.Size > c.MaxVolume || req.LimitBytes > 0 && req.LimitBytes < c.MinVolume) {
 		return candidate{}, fmt.Errorf("%w: pool %s makes volumes of %d to %d bytes, asked are %d", volume.ErrOutOfRange, s.cfg.Name, c.MinVolume, c.MaxVolume, req.Size)
 	}
-	promised, err := p.promisedNow()
+	promised, _, err := p.promised()
 	if err != nil {
 		return candidate{}, err
 	}

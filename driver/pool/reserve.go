@@ -11,31 +11,6 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
-// ground is what a pool's filesystem holds, at one moment.
-type ground struct {
-	capacity volume.Capacity
-	foreign  int64 // bytes held by anything but Plinth's volumes
-}
-
-// survey reads the ground. It takes as long as the backend takes to list.
-func (p *pool) survey(ctx context.Context) (ground, error) {
-	// The volumes first: one that is made in between then counts as foreign
-	// and not as nothing.
-	infos, err := p.backend.List(ctx)
-	if err != nil {
-		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
-	}
-	c, err := p.backend.Capacity(ctx)
-	if err != nil {
-		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
-	}
-	foreign := c.Total - c.Free
-	for _, i := range infos {
-		foreign -= max(0, i.Allocated)
-	}
-	return ground{capacity: c, foreign: max(0, foreign)}, nil
-}
-
 // available is what can be promised beyond the promised bytes
 // (docs/design.md, "What can be provisioned").
 func available(cfg PoolConfig, g ground, promised int64) int64 {
@@ -64,12 +39,22 @@ func largest(g ground, available int64) int64 {
 // promise reserves more bytes for a volume and writes its record r, which
 // tells of them. It is atomic per pool, whatever goes on at the same time:
 // in this process by p.reserving, among the nodes of a shared pool by a lock
-// on its file.
+// on its file. What a glance refuses a survey decides.
 func (p *pool) promise(ctx context.Context, r record, more int64) error {
-	g, err := p.survey(ctx)
+	g, err := p.glance(ctx)
 	if err != nil {
 		return err
 	}
+	if err = p.promiseOn(g, r, more); !errors.Is(err, volume.ErrNoCapacity) {
+		return err
+	}
+	if g, err = p.survey(ctx); err != nil {
+		return err
+	}
+	return p.promiseOn(g, r, more)
+}
+
+func (p *pool) promiseOn(g ground, r record, more int64) error {
 	if p.cfg.Shared {
 		return p.promiseShared(g, r, more)
 	}
@@ -77,7 +62,7 @@ func (p *pool) promise(ctx context.Context, r record, more int64) error {
 	if err := p.claim(g, r, more); err != nil {
 		return err
 	}
-	err = p.records.put(r)
+	err := p.records.put(r)
 	p.reserving.Lock()
 	defer p.reserving.Unlock()
 	delete(p.pending, id) // the record tells of it now, or nothing does
@@ -88,7 +73,7 @@ func (p *pool) promise(ctx context.Context, r record, more int64) error {
 func (p *pool) claim(g ground, r record, more int64) error {
 	p.reserving.Lock()
 	defer p.reserving.Unlock()
-	promised, err := p.promised()
+	promised, _, err := p.records.promised(p.pending)
 	if err != nil {
 		return err
 	}
@@ -108,7 +93,7 @@ func (p *pool) promiseShared(g ground, r record, more int64) (err error) {
 	if err := filelock.Wait(f, filelock.Whole); err != nil {
 		return fmt.Errorf("pool %s: %w", p.cfg.Name, err)
 	}
-	promised, err := p.promised()
+	promised, _, err := p.records.promised(nil)
 	if err != nil {
 		return err
 	}
@@ -118,23 +103,12 @@ func (p *pool) promiseShared(g ground, r record, more int64) (err error) {
 	return p.records.put(r)
 }
 
-// promised is the sum of all reservations; p.reserving is held. A volume whose record cannot be
-// read counts with what could be read of it.
-func (p *pool) promised() (int64, error) {
-	entries, err := p.records.all()
-	if err != nil {
-		return 0, err
-	}
-	var sum int64
-	written := map[volume.ID]int64{}
-	for _, e := range entries {
-		written[e.Spec.ID] = e.reserved()
-		sum += e.reserved()
-	}
-	for id, bytes := range p.pending {
-		sum += max(0, bytes-written[id])
-	}
-	return sum, nil
+// promised is what all volumes have been promised, in bytes, and how many
+// volumes that is.
+func (p *pool) promised() (sum int64, volumes int, err error) {
+	p.reserving.Lock()
+	defer p.reserving.Unlock()
+	return p.records.promised(p.pending)
 }
 
 func (p *pool) fits(g ground, promised, more int64) error {

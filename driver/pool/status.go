@@ -71,29 +71,18 @@ func (s *slot) status(ctx context.Context) volume.PoolStatus {
 
 // measure fills in the sizes of a pool.
 func (p *pool) measure(ctx context.Context, st *volume.PoolStatus) error {
-	g, err := p.survey(ctx)
+	g, err := p.recent(ctx)
 	if err != nil {
 		return err
 	}
-	promised, err := p.promisedNow()
+	promised, volumes, err := p.promised()
 	if err != nil {
 		return err
 	}
-	entries, err := p.records.all()
-	if err != nil {
-		return err
-	}
-	st.Total, st.Enforced, st.Volumes = g.capacity.Total, g.capacity.Enforced, len(entries)
+	st.Total, st.Enforced, st.Volumes = g.capacity.Total, g.capacity.Enforced, volumes
 	st.Reserved, st.Available = promised, available(p.cfg, g, promised)
 	st.MaxVolume = largest(g, st.Available)
 	return nil
-}
-
-// promisedNow is promised for somebody who only asks.
-func (p *pool) promisedNow() (int64, error) {
-	p.reserving.Lock()
-	defer p.reserving.Unlock()
-	return p.promised()
 }
 
 // Space says what could be provisioned now for such a request; its name and
@@ -107,7 +96,7 @@ func (m *Manager) Space(ctx context.Context, req volume.Request) (volume.Space, 
 		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
 			continue
 		}
-		c, err := m.candidate(ctx, s, req)
+		c, err := m.candidate(ctx, s, req, (*pool).survey)
 		if err != nil {
 			if ctx.Err() != nil {
 				return volume.Space{}, err

@@ -18,10 +18,13 @@ import (
 
 const recordSuffix = ".json"
 
+// promising is a record that promises bytes of the pool; its zero value none.
+type promising interface{ reserved() int64 }
+
 // store keeps the records of one kind of one pool; E is a record as it was
 // found on disk. A pool with one owner is read from disk once and remembered; a
 // shared pool, which other nodes write too, is read every time.
-type store[E any] struct {
+type store[E promising] struct {
 	root   *os.Root
 	dir    string
 	shared bool
@@ -33,6 +36,7 @@ type store[E any] struct {
 
 	mu      sync.Mutex
 	entries map[volume.ID]E // of a pool with one owner
+	sum     int64           // what entries promise
 	strays  []string        // files that are no records
 }
 
@@ -43,6 +47,9 @@ func (s *store[E]) open() error {
 	}
 	entries, strays, err := s.read()
 	s.entries, s.strays = entries, strays
+	for _, e := range entries {
+		s.sum += e.reserved()
+	}
 	return err
 }
 
@@ -117,6 +124,28 @@ func (s *store[E]) all() ([]E, error) {
 	return out, nil
 }
 
+// promised is how many bytes the records, and what is pending beyond them,
+// promise, and how many records there are. One that cannot be read counts with
+// what could be read of it.
+func (s *store[E]) promised(pending map[volume.ID]int64) (sum int64, records int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	entries, sum := s.entries, s.sum
+	if s.shared {
+		if entries, _, err = s.read(); err != nil {
+			return 0, 0, err
+		}
+		sum = 0
+		for _, e := range entries {
+			sum += e.reserved()
+		}
+	}
+	for id, bytes := range pending {
+		sum += max(0, bytes-entries[id].reserved())
+	}
+	return sum, len(entries), nil
+}
+
 // write writes a record durably: r as the file has it, which is what e was
 // made of.
 func (s *store[E]) write(id volume.ID, r any, e E) error {
@@ -132,6 +161,7 @@ func (s *store[E]) write(id volume.ID, r any, e E) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sum += e.reserved() - s.entries[id].reserved()
 	s.entries[id] = e
 	return nil
 }
@@ -147,6 +177,7 @@ func (s *store[E]) remove(id volume.ID) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sum -= s.entries[id].reserved()
 	delete(s.entries, id)
 	return nil
 }

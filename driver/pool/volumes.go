@@ -49,7 +49,11 @@ func (p *pool) making(ctx context.Context, s volume.Spec) (volume.Info, error) {
 			return volume.Info{}, err
 		}
 	}
-	return p.backend.Ensure(ctx, s)
+	info, err := p.backend.Ensure(ctx, s)
+	if err == nil {
+		p.seen.made(info)
+	}
+	return info, err
 }
 
 // create makes a volume or resumes one that was cut while it was made. limit
@@ -140,6 +144,7 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 		}
 		return err
 	}
+	p.seen.removed(id)
 	if err := p.records.remove(id); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 )
 
 // ID names one volume or one snapshot, in records, in objects and on disk.
@@ -19,14 +18,25 @@ type ID string
 // maxIDLength is the length of a DNS label (RFC 1123).
 const maxIDLength = 63
 
-var idPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
-
 // ParseID returns s as an ID, or ErrInvalid with the rule it breaks.
 func ParseID(s string) (ID, error) {
-	if len(s) > maxIDLength || !idPattern.MatchString(s) {
+	if !isLabel(s) {
 		return "", fmt.Errorf("%w: id %.80q is not a DNS label of at most %d characters", ErrInvalid, s, maxIDLength)
 	}
 	return ID(s), nil
+}
+
+// isLabel reports whether s is a DNS label. A listing asks it of every file.
+func isLabel(s string) bool {
+	if s == "" || len(s) > maxIDLength || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
 }
 
 // IDForName gives the ID under which a requested name is kept: the name

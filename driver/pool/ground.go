@@ -1,0 +1,154 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// ground is what a pool's filesystem holds, at one moment.
+type ground struct {
+	capacity volume.Capacity
+	foreign  int64 // bytes held by anything but Plinth's volumes
+}
+
+// How old the last survey may be for a glance, and for a status. One that took
+// long is used for longer, so that surveys take a small part of the time.
+const (
+	glanceAge = time.Minute
+	statusAge = time.Second
+	ageFactor = 20 // times as long as the survey took
+)
+
+// seen is what the last survey saw, kept up to date with what Plinth itself
+// makes and removes.
+type seen struct {
+	mu      sync.Mutex
+	at      time.Time // zero before the first survey
+	took    time.Duration
+	foreign int64
+	held    map[volume.ID]int64 // bytes, by volume
+	sum     int64               // of held
+
+	surveys int                    // under way
+	gone    map[volume.ID]struct{} // removed while any is under way
+}
+
+// survey reads the ground. It takes as long as the backend takes to list.
+func (p *pool) survey(ctx context.Context) (ground, error) {
+	c, err := p.backend.Capacity(ctx)
+	if err != nil {
+		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
+	}
+	if !c.Enforced {
+		return ground{capacity: c}, nil // what is free is what counts
+	}
+	began := p.seen.begin()
+	// The volumes first: one that is made in between then counts as foreign
+	// and not as nothing.
+	infos, err := p.backend.List(ctx)
+	if err == nil {
+		c, err = p.backend.Capacity(ctx)
+	}
+	if err != nil {
+		p.seen.cancel()
+		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
+	}
+	return ground{capacity: c, foreign: p.seen.end(began, infos, c.Total-c.Free)}, nil
+}
+
+// glance is a survey that is cheap: what volumes hold is known from the last
+// one. It is never more hopeful than that survey was about foreign bytes, and
+// less so by what volumes have taken since: only its refusal needs a survey.
+func (p *pool) glance(ctx context.Context) (ground, error) { return p.look(ctx, glanceAge) }
+
+// recent is a glance for somebody who reports what is there.
+func (p *pool) recent(ctx context.Context) (ground, error) { return p.look(ctx, statusAge) }
+
+func (p *pool) look(ctx context.Context, age time.Duration) (ground, error) {
+	if !p.seen.within(age) {
+		return p.survey(ctx)
+	}
+	c, err := p.backend.Capacity(ctx)
+	if err != nil {
+		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
+	}
+	return ground{capacity: c, foreign: p.seen.estimate(c.Total - c.Free)}, nil
+}
+
+func (s *seen) begin() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.surveys == 0 {
+		s.gone = map[volume.ID]struct{}{}
+	}
+	s.surveys++
+	return time.Now()
+}
+
+func (s *seen) cancel() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.surveys--
+}
+
+// end takes over what a survey has seen; used is what the filesystem holds. It
+// returns the foreign bytes. A volume that was removed meanwhile may be in the
+// list and not in used, so it is left out.
+func (s *seen) end(began time.Time, infos []volume.Info, used int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.surveys--
+	held, sum := make(map[volume.ID]int64, len(infos)), int64(0)
+	for _, i := range infos {
+		if _, gone := s.gone[i.ID]; !gone {
+			held[i.ID] = max(0, i.Allocated)
+			sum += held[i.ID]
+		}
+	}
+	foreign := max(0, used-sum)
+	if began.After(s.at) { // of two surveys at once the later counts
+		s.at, s.took, s.foreign, s.held, s.sum = began, time.Since(began), foreign, held, sum
+	}
+	return foreign
+}
+
+func (s *seen) within(age time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.at.IsZero() && time.Since(s.at) < max(age, ageFactor*s.took)
+}
+
+// estimate is what of the used bytes is not known to be Plinth's. Bytes that
+// volumes gave back since the last survey must not hide foreign ones, so it is
+// never less than what that survey found.
+func (s *seen) estimate(used int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.foreign, used-s.sum)
+}
+
+// made is told of a volume that was made or grew.
+func (s *seen) made(i volume.Info) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held != nil {
+		bytes := max(0, i.Allocated)
+		s.sum += bytes - s.held[i.ID]
+		s.held[i.ID] = bytes
+	}
+}
+
+// removed is told of a volume whose bytes are free.
+func (s *seen) removed(id volume.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sum -= s.held[id]
+	delete(s.held, id)
+	if s.surveys > 0 {
+		s.gone[id] = struct{}{}
+	}
+}

@@ -111,7 +111,10 @@ type Source struct {
 type Abilities struct {
 	Modes   []volume.Mode
 	FSTypes []string // what it can format; empty where it gives directories
-	Sharing Sharing
+	// Attributes says that it holds volumes to volume.Attributes, and changes
+	// them by Ensure.
+	Attributes bool
+	Sharing    Sharing
 }
 
 // Sharing is what copies (snapshots, what is restored or cloned) and their

@@ -142,6 +142,10 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("filesystem", r.Spec.FSType, req.FSType)
 	case r.Spec.Thick != req.Thick:
 		return says("thick provisioning", r.Spec.Thick, req.Thick)
+	case !slices.Equal(r.Spec.MkfsOptions, req.MkfsOptions):
+		return says("mkfs options", r.Spec.MkfsOptions, req.MkfsOptions)
+	case r.State == creating && r.Spec.Attributes != req.Attributes: // later they may have been changed
+		return says("attributes", r.Spec.Attributes, req.Attributes)
 	case len(pools) > 0 && !slices.Contains(pools, p.cfg.Name):
 		return says("pool", p.cfg.Name, req.Pool)
 	case p.node != "" && len(req.Nodes) > 0 && !slices.Contains(req.Nodes, p.node):
@@ -276,6 +280,9 @@ func (p *pool) serves(a backend.Abilities, req volume.Request) error {
 		return fmt.Errorf("%w: pool %s (%s) gives directories, no filesystem %.20q of their own; leave csi.storage.k8s.io/fstype out or use a pool of images", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType)
 	case req.FSType != "" && !slices.Contains(a.FSTypes, req.FSType):
 		return fmt.Errorf("%w: pool %s (%s) makes no filesystem %.20q; those it makes are %s", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType, strings.Join(a.FSTypes, ", "))
+	}
+	if err := p.servesSpec(a, req.Spec); err != nil {
+		return err
 	}
 	if i := slices.IndexFunc(req.AccessModes, multiNode); i >= 0 && !p.cfg.Shared {
 		return fmt.Errorf("%w: pool %s is of one node and cannot serve %s; ask for ReadWriteOnce or ReadWriteOncePod, or use a shared pool", volume.ErrUnsupported, p.cfg.Name, req.AccessModes[i])

@@ -54,7 +54,7 @@ func complete(req volume.Request) (volume.Request, error) {
 
 func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume, error) {
 	asked := splitNames(req.Pool)
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		p, release, err := s.use()
 		if err != nil {
 			if len(asked) != 1 && s.mayHold(asked) {
@@ -195,11 +195,11 @@ func (m *Manager) candidates(ctx context.Context, req volume.Request) ([]candida
 	var out []candidate
 	var refusals []error
 	for _, name := range asked {
-		if !slices.ContainsFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name }) {
+		if m.slot(name) == nil {
 			refusals = append(refusals, m.noPool(name))
 		}
 	}
-	for i, s := range m.slots {
+	for i, s := range m.slots() {
 		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
 			continue
 		}
@@ -232,7 +232,7 @@ func tooLarge(name string, c candidate, req volume.Request) error {
 
 // noPool is the error for a name that no usable pool has.
 func (m *Manager) noPool(name string) error {
-	for _, r := range m.opts.Config.Refused {
+	for _, r := range m.refused() {
 		if r.Name == name {
 			return fmt.Errorf("%w: pool %s: %w", volume.ErrPoolUnavailable, name, r)
 		}
@@ -301,11 +301,11 @@ func (m *Manager) Delete(ctx context.Context, id volume.ID) error {
 // others does not matter then. ErrInvalid without such a pool.
 func (m *Manager) DeleteIn(ctx context.Context, name string, id volume.ID) error {
 	return m.remove(ctx, id, func() (found, error) {
-		i := slices.IndexFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name })
-		if i < 0 {
+		s := m.slot(name)
+		if s == nil {
 			return found{}, m.noPool(name)
 		}
-		p, release, err := m.slots[i].use()
+		p, release, err := s.use()
 		if err != nil {
 			return found{}, err
 		}

@@ -88,7 +88,7 @@ func TestCutsWhileRecovering(t *testing.T) {
 // its size, all data has a record, and the reservations are their sum.
 func agree(t *testing.T, m *Manager, when string) {
 	t.Helper()
-	p := m.slots[0].pool
+	p := m.slots()[0].pool
 	entries, err := p.records.all()
 	if err != nil {
 		t.Fatal(err)

@@ -71,10 +71,6 @@ func (s *Service) publishEphemeral(ctx context.Context, id volume.ID, target str
 
 // only is ErrInUse if a volume is mounted anywhere but at path.
 func (s *Service) only(v volume.Volume, src backend.Source, path string) error {
-	path, err := resolve(path)
-	if err != nil {
-		return err
-	}
 	views, err := s.views(src, v.Mode)
 	if err != nil {
 		return err

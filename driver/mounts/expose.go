@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/plinth-csi/plinth/driver/backend"
@@ -69,7 +67,7 @@ func (s *Service) expose(ctx context.Context, v volume.Volume) (string, error) {
 		return "", err
 	}
 	path := s.path(v.ID)
-	there, err := s.at(resolved(path), src, v.Mode)
+	there, err := s.at(path, src, v.Mode)
 	if err != nil {
 		return "", err
 	}
@@ -77,21 +75,18 @@ func (s *Service) expose(ctx context.Context, v volume.Volume) (string, error) {
 		return path, s.mountExposed(ctx, v, src, path) // which grows it
 	}
 	// Somebody may have unmounted what was shown.
-	if err := rename(s.shown(v.ID), s.hidden(v.ID)); err != nil {
+	if err := s.host.Rename(s.shown(v.ID), s.hidden(v.ID)); err != nil {
 		return "", err
 	}
 	if err := s.mountExposed(ctx, v, src, filepath.Join(s.hidden(v.ID), leaf)); err != nil {
 		return "", err
 	}
-	return path, rename(s.hidden(v.ID), s.shown(v.ID))
+	return path, s.host.Rename(s.hidden(v.ID), s.shown(v.ID))
 }
 
 func (s *Service) mountExposed(ctx context.Context, v volume.Volume, src backend.Source, path string) error {
 	if v.Mode == volume.Filesystem {
 		return s.mountAt(ctx, v, src, path, volume.Use{Mode: volume.Filesystem})
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
 	}
 	return s.publishDevice(src, path, volume.Use{Mode: volume.Block}, s.seenElsewhere(src, v.Mode, path))
 }
@@ -100,8 +95,8 @@ func (s *Service) mountExposed(ctx context.Context, v volume.Volume, src backend
 func (s *Service) live(ctx context.Context) error {
 	s.making.Lock()
 	defer s.making.Unlock()
-	dir, err := prepareDir(filepath.Join(s.dir, liveDir))
-	if err != nil {
+	dir := filepath.Join(s.dir, liveDir)
+	if err := s.host.MakeDir(dir); err != nil {
 		return err
 	}
 	all, err := s.host.Mounts()
@@ -121,7 +116,7 @@ func (s *Service) live(ctx context.Context) error {
 func (s *Service) seenElsewhere(src backend.Source, mode volume.Mode, path string) bool {
 	views, err := s.views(src, mode)
 	for _, view := range views {
-		if view.Point != resolved(path) {
+		if view.Point != path {
 			return true
 		}
 	}
@@ -147,13 +142,13 @@ func (s *Service) Unexpose(ctx context.Context, id volume.ID) error {
 
 func (s *Service) unexpose(ctx context.Context, id volume.ID) error {
 	// Out of sight first: whoever comes now finds nothing to bind.
-	if err := rename(s.shown(id), s.hidden(id)); err != nil {
+	if err := s.host.Rename(s.shown(id), s.hidden(id)); err != nil {
 		return err
 	}
 	path := filepath.Join(s.hidden(id), leaf)
 	err := s.unmountAt(ctx, id, path)
 	if errors.Is(err, volume.ErrInUse) {
-		return errors.Join(err, rename(s.hidden(id), s.shown(id)))
+		return errors.Join(err, s.host.Rename(s.hidden(id), s.shown(id)))
 	}
 	if err != nil {
 		return err
@@ -162,15 +157,6 @@ func (s *Service) unexpose(ctx context.Context, id volume.ID) error {
 		return err
 	}
 	return s.clear(s.hidden(id))
-}
-
-// rename moves a directory with the mount in it. One that is not there is no
-// error; one that is there is not replaced, since it is not empty.
-func rename(from, to string) error {
-	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // Restore exposes again what the records say is exposed, after a reboot or

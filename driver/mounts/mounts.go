@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -38,19 +36,45 @@ type Volumes interface {
 	Exposed(ctx context.Context) ([]volume.ID, error)
 }
 
+// Places makes and removes what volumes are mounted on. A path with a symlink
+// in it is ErrInvalid: who can swap a directory for a link must not choose what
+// is mounted over.
+type Places interface {
+	// MakeDir makes a directory and those above it. One that is there is no
+	// error; anything else is ErrExists.
+	MakeDir(path string) error
+	// MakeFile makes an empty file. A file or a device that is there is no
+	// error; anything else is ErrExists.
+	MakeFile(path string) error
+	// Rename moves a directory with the mount in it. One that is not there is
+	// no error; a directory that is not empty is not replaced.
+	Rename(from, to string) error
+	// Remove removes an empty file or directory, and nothing else: ErrExists.
+	// One that is not there is no error.
+	Remove(path string) error
+}
+
 // Host is what the service asks of the machine.
 type Host interface {
+	Places
+	Devices
 	// Mounts lists all mounts, in the order they were made.
 	Mounts() ([]mount.Mount, error)
-	// Bind mounts a directory or a device node on a path of the same kind.
+	// Bind mounts a directory or a device node on an empty directory or file;
+	// ErrExists if there is something that would be hidden.
 	Bind(source, target string, flags mount.Flags) error
-	// Mount repairs, where that is safe, and mounts a filesystem. It never
-	// formats. The device of one in memory is its own type.
+	// Mount repairs, where that is safe, and mounts a filesystem on a
+	// directory that is empty, else ErrExists. It never formats. The device of
+	// one in memory is its own type, and that alone may hide what is there.
 	Mount(ctx context.Context, device, target, fsType string, options []string) error
 	// Unmount takes the topmost mount off a path.
 	Unmount(target string) error
 	// Grow makes the filesystem mounted at target fill its device.
 	Grow(target string) error
+}
+
+// Devices is what the service asks about block devices.
+type Devices interface {
 	// DeviceNumber gives the number of a block device.
 	DeviceNumber(device string) (major, minor int, err error)
 	// DeviceReadOnly reports whether a device refuses writes.
@@ -148,26 +172,20 @@ func (s *Service) mountAt(ctx context.Context, v volume.Volume, src backend.Sour
 	if err := checkOptions(v, u, src); err != nil {
 		return err
 	}
-	path, err := prepareDir(path)
-	if err != nil {
-		return err
-	}
-	flags := mountFlags(u)
 	there, err := s.at(path, src, v.Mode)
 	if err != nil {
 		return err
 	}
-	switch {
-	case there == nil && src.Dir != "":
-		return s.host.Bind(src.Dir, path, flags)
-	case there == nil:
-		if err := s.host.Mount(ctx, src.Device, path, src.FSType, deviceOptions(u)); err != nil {
-			return err
-		}
-	default:
-		if err := sameFlags(*there, flags); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	flags := mountFlags(u)
+	if there != nil {
+		err = sameOptions(*there, u)
+	} else if err = s.host.MakeDir(path); err == nil && src.Dir != "" {
+		err = s.host.Bind(src.Dir, path, flags)
+	} else if err == nil {
+		err = s.host.Mount(ctx, src.Device, path, src.FSType, deviceOptions(u))
+	}
+	if err != nil {
+		return err
 	}
 	if src.Dir != "" || flags.ReadOnly {
 		return nil
@@ -192,10 +210,6 @@ func (s *Service) Unstage(ctx context.Context, id volume.ID, staging string) err
 // unmountAt unmounts what is at path and detaches the volume, if path is the
 // last place where it is mounted.
 func (s *Service) unmountAt(ctx context.Context, id volume.ID, path string) error {
-	path, err := resolve(path)
-	if err != nil {
-		return err
-	}
 	v, err := s.volumes.Get(ctx, id)
 	if errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrPoolUnavailable) {
 		// Whatever is mounted there has no business to be; Detach tells the
@@ -232,40 +246,4 @@ func (s *Service) unmountAll(path string) error {
 			return err
 		}
 	}
-}
-
-// prepareDir makes a directory, unless it is there, and gives the path of it
-// as the kernel spells it. A symlink in its place is refused.
-func prepareDir(path string) (string, error) {
-	if err := os.MkdirAll(path, 0o750); err != nil {
-		return "", err
-	}
-	path, err := resolve(path)
-	if err != nil {
-		return "", err
-	}
-	fi, err := os.Lstat(path)
-	if err != nil {
-		return "", err
-	}
-	if !fi.IsDir() {
-		return "", fmt.Errorf("%w: %s is not a directory", volume.ErrExists, path)
-	}
-	return path, nil
-}
-
-// resolve gives a path as mountinfo spells it: without symlinks, but for its
-// last element.
-func resolve(path string) (string, error) {
-	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("%w: path %.200q is not absolute", volume.ErrInvalid, path)
-	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return filepath.Clean(path), nil // nothing is mounted there
-	}
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, filepath.Base(path)), nil
 }

@@ -59,6 +59,20 @@ func deviceOptions(u volume.Use) []string {
 	return out
 }
 
+// sameOptions is sameFlags for a volume's own filesystem as well: what was
+// asked of it holds. What holds unasked may be its default.
+func sameOptions(m mount.Mount, u volume.Use) error {
+	if err := sameFlags(m, mountFlags(u)); err != nil {
+		return err
+	}
+	for _, o := range []string{"sync", "dirsync", "lazytime", "discard", "nodiratime"} {
+		if slices.Contains(u.Options, o) && !slices.Contains(m.Options, o) && !m.HasSuperOption(o) {
+			return fmt.Errorf("%w: %s is mounted at %s already, without the option %s that is asked", volume.ErrExists, m.Source, m.Point, o)
+		}
+	}
+	return nil
+}
+
 // sameFlags says in what a mount that is there is not what was asked
 // (CSI 1.13, NodeStageVolume and NodePublishVolume: ALREADY_EXISTS).
 func sameFlags(m mount.Mount, asked mount.Flags) error {
@@ -73,7 +87,7 @@ func sameFlags(m mount.Mount, asked mount.Flags) error {
 		{"noatime", has("noatime"), asked.NoAtime, false}, // a pool may be mounted so
 	} {
 		if f.asked && !f.has || f.exact && f.has && !f.asked {
-			return fmt.Errorf("%w: it is mounted there already, with %s, asked is %s=%t", volume.ErrExists, strings.Join(m.Options, ","), f.name, f.asked)
+			return fmt.Errorf("%w: it is mounted at %s already, with %s, asked is %s=%t", volume.ErrExists, m.Point, strings.Join(m.Options, ","), f.name, f.asked)
 		}
 	}
 	return nil

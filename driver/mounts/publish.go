@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/host/mount"
@@ -37,7 +33,7 @@ func (s *Service) publish(ctx context.Context, v volume.Volume, staging, target 
 	if err := suits(v, u); err != nil {
 		return err
 	}
-	if staging, target = resolved(staging), resolved(target); staging == target {
+	if staging == target {
 		return fmt.Errorf("%w: staging and target are the same path", volume.ErrInvalid)
 	}
 	src, err := s.volumes.Attach(ctx, v.ID)
@@ -78,28 +74,20 @@ func (s *Service) publish(ctx context.Context, v volume.Volume, staging, target 
 }
 
 func (s *Service) publishDir(src backend.Source, staging, target string, u volume.Use) error {
-	target, err := prepareDir(target)
-	if err != nil {
-		return err
-	}
-	flags := mountFlags(u)
 	there, err := s.at(target, src, volume.Filesystem)
 	if err != nil {
 		return err
 	}
 	if there != nil {
-		return sameFlags(*there, flags)
+		return sameFlags(*there, mountFlags(u))
 	}
-	return s.host.Bind(staging, target, flags)
+	if err := s.host.MakeDir(target); err != nil {
+		return err
+	}
+	return s.host.Bind(staging, target, mountFlags(u))
 }
 
 func (s *Service) publishDevice(src backend.Source, target string, u volume.Use, others bool) error {
-	target, err := prepareFile(target)
-	if err != nil {
-		return err
-	}
-	// nodev would keep the consumer from the device.
-	flags := mount.Flags{ReadOnly: u.ReadOnly, NoSuid: true, NoExec: true}
 	there, err := s.at(target, src, volume.Block)
 	if err != nil {
 		return err
@@ -122,7 +110,11 @@ func (s *Service) publishDevice(src backend.Source, target string, u volume.Use,
 	if there != nil {
 		return nil
 	}
-	return s.host.Bind(src.Device, target, flags)
+	if err := s.host.MakeFile(target); err != nil {
+		return err
+	}
+	// nodev would keep the consumer from the device.
+	return s.host.Bind(src.Device, target, mount.Flags{ReadOnly: u.ReadOnly, NoSuid: true, NoExec: true})
 }
 
 // Unpublish unmounts target and removes it, and deletes a volume that is
@@ -150,18 +142,10 @@ func (s *Service) Unpublish(ctx context.Context, id volume.ID, target string) er
 
 // clear unmounts a path and removes the empty directory or the file there.
 func (s *Service) clear(path string) error {
-	path, err := resolve(path)
-	if err != nil {
-		return err
-	}
 	if err := s.unmountAll(path); err != nil {
 		return err
 	}
-	// Remove takes an empty directory or a file, never what is in it.
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return s.host.Remove(path)
 }
 
 // Stats counts a volume seen at path; ErrNotFound if it is not there.
@@ -203,10 +187,6 @@ func (s *Service) Expand(ctx context.Context, id volume.ID, path string) (int64,
 // seenAt returns ErrNotFound unless the volume is what is mounted at path.
 func (s *Service) seenAt(ctx context.Context, v volume.Volume, path string) error {
 	notThere := fmt.Errorf("%w: it is not at %.200q", volume.ErrNotFound, path)
-	path, err := resolve(path)
-	if err != nil {
-		return notThere
-	}
 	all, err := s.host.Mounts()
 	if err != nil {
 		return err
@@ -225,39 +205,10 @@ func (s *Service) seenAt(ctx context.Context, v volume.Volume, path string) erro
 		if viewsErr == nil && len(views) == 0 {
 			err = errors.Join(err, s.volumes.Detach(ctx, v.ID)) // it was not attached before
 		}
-		return fmt.Errorf("%w (%v)", notThere, err)
+		if errors.Is(err, volume.ErrExists) {
+			err = fmt.Errorf("%w (%v)", notThere, err)
+		}
+		return err
 	}
 	return nil
-}
-
-// prepareFile makes an empty file for a device to be bound on, unless
-// something is there; only a file or a device may be.
-func prepareFile(path string) (string, error) {
-	path, err := resolve(path)
-	if err != nil {
-		return "", err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
-	if err == nil {
-		return path, f.Close()
-	}
-	if !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	fi, err := os.Lstat(path)
-	if err != nil {
-		return "", err
-	}
-	if t := fi.Mode().Type(); t != 0 && t&fs.ModeDevice == 0 {
-		return "", fmt.Errorf("%w: %s is neither a file nor a device", volume.ErrExists, path)
-	}
-	return path, nil
-}
-
-// resolved is resolve for a path that is only compared.
-func resolved(path string) string {
-	if r, err := resolve(path); err == nil {
-		return r
-	}
-	return path
 }

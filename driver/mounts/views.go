@@ -38,19 +38,19 @@ func (s *Service) views(src backend.Source, mode volume.Mode) ([]mount.Mount, er
 }
 
 // at gives the mount of a volume at path, nil if nothing is mounted there.
-// Something else there is ErrExists.
+// Something else there is ErrExists, a path within the volume ErrInvalid.
 func (s *Service) at(path string, src backend.Source, mode volume.Mode) (*mount.Mount, error) {
 	all, err := s.host.Mounts()
 	if err != nil {
 		return nil, err
 	}
 	there := top(all, path)
-	if there == nil {
-		return nil, nil
-	}
 	views, err := s.views(src, mode)
 	if err != nil {
 		return nil, err
+	}
+	if there == nil {
+		return nil, outside(path, src, views)
 	}
 	for _, v := range views {
 		if v.ID == there.ID {
@@ -58,6 +58,20 @@ func (s *Service) at(path string, src backend.Source, mode volume.Mode) (*mount.
 		}
 	}
 	return nil, fmt.Errorf("%w: %s is mounted at %s, which is not the volume", volume.ErrExists, there.Source, path)
+}
+
+// outside refuses to mount a volume within itself.
+func outside(path string, src backend.Source, views []mount.Mount) error {
+	places := []string{src.Dir}
+	for _, v := range views {
+		places = append(places, v.Point)
+	}
+	for _, p := range places {
+		if p != "" && strings.HasPrefix(path, p+"/") {
+			return fmt.Errorf("%w: %s lies within the volume, which is at %s", volume.ErrInvalid, path, p)
+		}
+	}
+	return nil
 }
 
 // top is the mount that is seen at path, nil if path is no mount point.

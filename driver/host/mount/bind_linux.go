@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,8 @@ func (f Flags) attr() *unix.MountAttr {
 
 // Bind mounts what source has open, a directory or a file such as a device
 // node, onto target, which exists and is of the same kind. The flags hold from
-// the moment the mount appears: it is configured before it is attached. The
-// last element of target is not followed if it is a symlink.
+// the moment the mount appears: it is configured before it is attached. A
+// target with a symlink in its path is refused with ErrSymlink.
 func Bind(source *os.File, target string, flags Flags) error {
 	if err := bind(source, target, flags); err != nil {
 		return fmt.Errorf("bind %s on %s: %w", source.Name(), target, err)
@@ -46,6 +47,16 @@ func Bind(source *os.File, target string, flags Flags) error {
 }
 
 func bind(source *os.File, target string, flags Flags) error {
+	p, err := openPlace(target, false)
+	if err != nil {
+		return err
+	}
+	defer p.dir.Close()
+	on, _, err := p.target()
+	if err != nil {
+		return err
+	}
+	defer on.Close()
 	tree, err := unix.OpenTree(int(source.Fd()), "", unix.OPEN_TREE_CLONE|unix.O_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return fmt.Errorf("open_tree: %w", err)
@@ -62,7 +73,7 @@ func bind(source *os.File, target string, flags Flags) error {
 				return fmt.Errorf("mount_setattr: %w", err)
 			}
 		}
-		if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		if err := unix.MoveMount(tree, "", int(on.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 			return fmt.Errorf("move_mount: %w", err)
 		}
 		return nil
@@ -70,21 +81,15 @@ func bind(source *os.File, target string, flags Flags) error {
 	return errors.Join(err, unix.Close(tree))
 }
 
-// BindPath is Bind of a path; a symlink as its last element is refused.
+// BindPath is Bind of a path; one with a symlink in it is refused with
+// ErrSymlink.
 func BindPath(source, target string, flags Flags) error {
-	fd, err := unix.Open(source, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := open(unix.AT_FDCWD, source, 0)
 	if err != nil {
 		return fmt.Errorf("bind %s on %s: %w", source, target, err)
 	}
 	f := os.NewFile(uintptr(fd), source)
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("bind %s on %s: %w", source, target, err)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return fmt.Errorf("bind %s on %s: the source is a symlink: %w", source, target, unix.ELOOP)
-	}
 	return Bind(f, target, flags)
 }
 
@@ -122,8 +127,13 @@ func Unmount(target string) error {
 	if !mounted {
 		return nil
 	}
+	p, err := openPlace(filepath.Clean(target), false)
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", target, err)
+	}
+	defer p.dir.Close()
 	for end := time.Now().Add(unmountWait); ; <-time.After(unmountPoll) {
-		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+		err := unix.Unmount(filepath.Join(procPath(p.dir), p.name), unix.UMOUNT_NOFOLLOW)
 		if err == nil {
 			return nil
 		}

@@ -31,13 +31,28 @@ var vfsOptions = map[string]struct {
 
 // Device mounts the filesystem on a block device at target, with options as
 // mount(8) spells them; a later one wins over an earlier. Nothing is formatted
-// and nothing is checked: it mounts or it does not.
+// and nothing is checked: it mounts or it does not. A target with a symlink in
+// its path is refused with ErrSymlink.
 func Device(device, target, fsType string, options []string) error {
-	flags, data := parseOptions(options)
-	if err := unix.Mount(device, target, fsType, flags, data); err != nil {
+	if err := mountDevice(device, target, fsType, options); err != nil {
 		return fmt.Errorf("mount %s at %s as %s with options %q: %w", device, target, fsType, strings.Join(options, ","), err)
 	}
 	return nil
+}
+
+func mountDevice(device, target, fsType string, options []string) error {
+	p, err := openPlace(target, false)
+	if err != nil {
+		return err
+	}
+	defer p.dir.Close()
+	on, _, err := p.target()
+	if err != nil {
+		return err
+	}
+	defer on.Close()
+	flags, data := parseOptions(options)
+	return unix.Mount(device, procPath(on), fsType, flags, data)
 }
 
 func parseOptions(options []string) (flags uintptr, data string) {

@@ -132,7 +132,7 @@ func (n *node) cutAll(t *testing.T, k kind, c cutCase, how string) {
 		cut := &cutter{n: i, how: how}
 		whole := n.Service
 		var err error
-		n.Service, err = New(Options{Volumes: cutVolumes{n.pools, cut}, Host: cutHost{Machine{Runner: run.Exec{}}, cut}, Dir: n.Service.dir, Log: n.log})
+		n.Service, err = New(Options{Volumes: cutVolumes{n.pools, cut}, Host: cutHost{Machine{Runner: run.Exec{}}, cut}, Dir: n.dir, Log: n.log})
 		must(t, err)
 		err = c.do(n)
 		n.Service = whole
@@ -165,7 +165,7 @@ func (n *node) agrees(t *testing.T, k kind, c cutCase) {
 	must(t, err)
 	points := []string{}
 	for _, m := range all {
-		if rel, err := filepath.Rel(n.base, m.Point); err == nil && rel != "mounts/live" {
+		if rel, err := filepath.Rel(n.base, m.Point); err == nil && rel != "mounts/"+liveDir {
 			points = append(points, rel)
 		}
 	}

@@ -50,6 +50,10 @@ func list(filter mountinfo.FilterFunc) ([]Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read mountinfo: %w", err)
 	}
+	return mounts(infos), nil
+}
+
+func mounts(infos []*mountinfo.Info) []Mount {
 	out := make([]Mount, 0, len(infos))
 	for _, i := range infos {
 		out = append(out, Mount{
@@ -58,7 +62,7 @@ func list(filter mountinfo.FilterFunc) ([]Mount, error) {
 			Options: strings.Split(i.Options, ","), SuperOptions: strings.Split(i.VFSOptions, ","),
 		})
 	}
-	return out, nil
+	return out
 }
 
 // At lists the mounts on exactly this path, the topmost last. path is

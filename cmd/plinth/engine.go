@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
-	"sync"
+	"os"
 
-	"github.com/plinth-csi/plinth/cmd/process"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/mounts"
 	"github.com/plinth-csi/plinth/driver/pool"
@@ -25,15 +25,17 @@ type engineConfig struct {
 type engine struct {
 	pools  *pool.Manager
 	mounts *mounts.Service
-	file   *poolsFile
 }
 
 // openEngine opens the pools and exposes again what was exposed.
 func openEngine(ctx context.Context, c engineConfig) (*engine, error) {
-	file := &poolsFile{name: c.poolsFile}
-	cfg, _, err := file.read()
+	data, err := os.ReadFile(c.poolsFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("pools file: %w", err)
+	}
+	cfg, err := pool.ParseConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.poolsFile, err)
 	}
 	manager, err := pool.Open(ctx, pool.Options{
 		Config: cfg, Node: c.node, ClusterID: c.clusterID, Known: c.known,
@@ -49,7 +51,7 @@ func openEngine(ctx context.Context, c engineConfig) (*engine, error) {
 		manager.Close()
 		return nil, err
 	}
-	e := &engine{pools: manager, mounts: service, file: file}
+	e := &engine{pools: manager, mounts: service}
 	e.restore(ctx, c.log)
 	return e, nil
 }
@@ -62,18 +64,11 @@ func (e *engine) restore(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// watch follows disks as they come and go, and the pools file, until the
-// context ends; changed is called after either changed, once at a time.
+// watch follows disks as they come and go until the context ends; changed is
+// called after a pool did.
 func (e *engine) watch(ctx context.Context, log *slog.Logger, changed func()) error {
-	var one sync.Mutex
-	told := func() {
-		one.Lock()
-		defer one.Unlock()
+	return e.pools.Watch(ctx, func() {
 		e.restore(ctx, log)
 		changed()
-	}
-	return process.Together(ctx,
-		func(ctx context.Context) error { return e.pools.Watch(ctx, told) },
-		func(ctx context.Context) error { e.file.follow(ctx, e.pools, log, told); return nil },
-	)
+	})
 }

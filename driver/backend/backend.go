@@ -111,10 +111,7 @@ type Source struct {
 type Abilities struct {
 	Modes   []volume.Mode
 	FSTypes []string // what it can format; empty where it gives directories
-	// Attributes says that it holds volumes to volume.Attributes, and changes
-	// them by Ensure.
-	Attributes bool
-	Sharing    Sharing
+	Sharing Sharing
 }
 
 // Sharing is what copies (snapshots, what is restored or cloned) and their

@@ -30,11 +30,11 @@ type seen struct {
 	at      time.Time // zero before the first survey
 	took    time.Duration
 	foreign int64
-	held    map[volume.ID]int64 // bytes, by volume
-	sum     int64               // of held
+	held    map[string]int64 // bytes, by key
+	sum     int64            // of held
 
-	surveys int                    // under way
-	gone    map[volume.ID]struct{} // removed while any is under way
+	surveys int                 // under way
+	gone    map[string]struct{} // removed while any is under way
 }
 
 // survey reads the ground. It takes as long as the backend takes to list.
@@ -47,9 +47,9 @@ func (p *pool) survey(ctx context.Context) (ground, error) {
 		return ground{capacity: c}, nil // what is free is what counts
 	}
 	began := p.seen.begin()
-	// The volumes first: one that is made in between then counts as foreign
-	// and not as nothing.
-	infos, err := p.backend.List(ctx)
+	// What is Plinth's first: one that is made in between then counts as
+	// foreign and not as nothing.
+	held, err := p.holdings(ctx)
 	if err == nil {
 		c, err = p.backend.Capacity(ctx)
 	}
@@ -57,7 +57,7 @@ func (p *pool) survey(ctx context.Context) (ground, error) {
 		p.seen.cancel()
 		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
 	}
-	return ground{capacity: c, foreign: p.seen.end(began, infos, c.Total-c.Free)}, nil
+	return ground{capacity: c, foreign: p.seen.end(began, held, c.Total-c.Free)}, nil
 }
 
 // glance is a survey that is cheap: what volumes hold is known from the last
@@ -83,7 +83,7 @@ func (s *seen) begin() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.surveys == 0 {
-		s.gone = map[volume.ID]struct{}{}
+		s.gone = map[string]struct{}{}
 	}
 	s.surveys++
 	return time.Now()
@@ -96,18 +96,19 @@ func (s *seen) cancel() {
 }
 
 // end takes over what a survey has seen; used is what the filesystem holds. It
-// returns the foreign bytes. A volume that was removed meanwhile may be in the
-// list and not in used, so it is left out.
-func (s *seen) end(began time.Time, infos []volume.Info, used int64) int64 {
+// returns the foreign bytes. What was removed meanwhile may be in held and not
+// in used, so it is left out.
+func (s *seen) end(began time.Time, held map[string]int64, used int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.surveys--
-	held, sum := make(map[volume.ID]int64, len(infos)), int64(0)
-	for _, i := range infos {
-		if _, gone := s.gone[i.ID]; !gone {
-			held[i.ID] = max(0, i.Allocated)
-			sum += held[i.ID]
+	var sum int64
+	for key, bytes := range held {
+		if _, gone := s.gone[key]; gone {
+			delete(held, key)
+			continue
 		}
+		sum += bytes
 	}
 	foreign := max(0, used-sum)
 	if began.After(s.at) { // of two surveys at once the later counts
@@ -131,24 +132,24 @@ func (s *seen) estimate(used int64) int64 {
 	return max(s.foreign, used-s.sum)
 }
 
-// made is told of a volume that was made or grew.
-func (s *seen) made(i volume.Info) {
+// made is told of what was made and shares its bytes with nobody.
+func (s *seen) made(key string, allocated int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held != nil {
-		bytes := max(0, i.Allocated)
-		s.sum += bytes - s.held[i.ID]
-		s.held[i.ID] = bytes
+		bytes := max(0, allocated)
+		s.sum += bytes - s.held[key]
+		s.held[key] = bytes
 	}
 }
 
-// removed is told of a volume whose bytes are free.
-func (s *seen) removed(id volume.ID) {
+// removed is told of what is gone with the bytes that only it held.
+func (s *seen) removed(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sum -= s.held[id]
-	delete(s.held, id)
+	s.sum -= s.held[key]
+	delete(s.held, key)
 	if s.surveys > 0 {
-		s.gone[id] = struct{}{}
+		s.gone[key] = struct{}{}
 	}
 }

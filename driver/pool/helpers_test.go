@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 
 	"github.com/plinth-csi/plinth/driver/backend"
@@ -55,11 +56,14 @@ var errCut = errors.New("cut")
 // cutter ends the world at its n-th step: nothing that is tried from then on
 // has any effect. A negative n never cuts.
 type cutter struct {
+	mu  sync.Mutex
 	n   int
 	cut bool
 }
 
 func (c *cutter) step(string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.cut || c.n == 0 {
 		c.cut = true
 		return errCut
@@ -88,6 +92,47 @@ func (b cutBackend) Remove(ctx context.Context, id volume.ID) error {
 		return err
 	}
 	return errors.Join(b.Opened.Remove(ctx, id), b.step("after Remove"))
+}
+
+func (b cutBackend) snapshotter() backend.Snapshotter { return b.Opened.(backend.Snapshotter) }
+
+func (b cutBackend) Snapshot(ctx context.Context, src, id volume.ID, p backend.Progress) (backend.Snapshot, error) {
+	if err := b.step("before Snapshot"); err != nil {
+		return backend.Snapshot{}, err
+	}
+	s, err := b.snapshotter().Snapshot(ctx, src, id, p)
+	return s, errors.Join(err, b.step("after Snapshot"))
+}
+
+func (b cutBackend) RemoveSnapshot(ctx context.Context, id volume.ID) error {
+	if err := b.step("before RemoveSnapshot"); err != nil {
+		return err
+	}
+	return errors.Join(b.snapshotter().RemoveSnapshot(ctx, id), b.step("after RemoveSnapshot"))
+}
+
+func (b cutBackend) GetSnapshot(ctx context.Context, id volume.ID) (backend.Snapshot, error) {
+	return b.snapshotter().GetSnapshot(ctx, id)
+}
+
+func (b cutBackend) ListSnapshots(ctx context.Context) ([]backend.Snapshot, error) {
+	return b.snapshotter().ListSnapshots(ctx)
+}
+
+func (b cutBackend) Restore(ctx context.Context, id volume.ID, s volume.Spec, p backend.Progress) (volume.Info, error) {
+	if err := b.step("before Restore"); err != nil {
+		return volume.Info{}, err
+	}
+	info, err := b.snapshotter().Restore(ctx, id, s, p)
+	return info, errors.Join(err, b.step("after Restore"))
+}
+
+func (b cutBackend) Clone(ctx context.Context, src volume.ID, s volume.Spec, p backend.Progress) (volume.Info, error) {
+	if err := b.step("before Clone"); err != nil {
+		return volume.Info{}, err
+	}
+	info, err := b.snapshotter().Clone(ctx, src, s, p)
+	return info, errors.Join(err, b.step("after Clone"))
 }
 
 // cutOptions are testOptions with everything that changes the disk cut at c.

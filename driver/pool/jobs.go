@@ -46,26 +46,24 @@ func newJobs(log *slog.Logger) *jobs {
 	return &jobs{log: log, ctx: ctx, end: end, slots: make(chan struct{}, slowJobs), known: map[string]*job{}}
 }
 
-// start gives the job of a key; if it has none under way, do becomes it. The
+// start makes do the job of a key. The
 // context of do ends with the pool, or with cancel. What do returns is told to
-// whoever waits, or to the next who asks for the key.
-func (j *jobs) start(key string, do func(context.Context, *job) error) *job {
+// whoever waits, or to the next who asks for the key. ErrBusy if the key has a
+// job, ErrPoolUnavailable if the pool is being closed; do is not called then.
+func (j *jobs) start(key string, do func(context.Context, *job) error) (*job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.ctx.Err(); err != nil { // no more may be added to the group
+		return nil, fmt.Errorf("%w: it is being closed: %w", volume.ErrPoolUnavailable, err)
+	}
 	if w := j.known[key]; w != nil && !w.ended() {
-		return w
+		return nil, fmt.Errorf("%s: %w", key, volume.ErrBusy)
 	}
 	ctx, cancel := context.WithCancel(j.ctx)
 	w := &job{cancel: cancel, slots: j.slots, began: make(chan struct{}), done: make(chan struct{})}
-	if err := j.ctx.Err(); err != nil { // no more may be added to the group
-		cancel()
-		w.err = fmt.Errorf("the pool is being closed: %w", err)
-		close(w.done)
-		return w
-	}
 	j.known[key] = w
 	j.wg.Go(func() { j.run(ctx, key, w, do) })
-	return w
+	return w, nil
 }
 
 func (j *jobs) run(ctx context.Context, key string, w *job, do func(context.Context, *job) error) {
@@ -80,10 +78,10 @@ func (j *jobs) run(ctx context.Context, key string, w *job, do func(context.Cont
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	w.err = err
-	close(w.done)
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		delete(j.known, key)
 	}
+	close(w.done)
 }
 
 // find gives the job of a key, nil if none is under way. One that has failed
@@ -96,6 +94,16 @@ func (j *jobs) find(key string) *job {
 		delete(j.known, key)
 	}
 	return w
+}
+
+// peek is find that leaves the telling of an error to others.
+func (j *jobs) peek(key string) *job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if w := j.known[key]; w != nil && !w.ended() {
+		return w
+	}
+	return nil
 }
 
 // cancel ends the job of a key and waits until it has ended.

@@ -15,15 +15,18 @@ func TestJobs(t *testing.T) {
 	j := newJobs(slog.New(slog.DiscardHandler))
 	defer j.close()
 	release, failed := make(chan struct{}), errors.New("failed")
-	first := j.start("a", func(ctx context.Context, w *job) error {
+	first, err := j.start("a", func(ctx context.Context, w *job) error {
 		if err := errors.Join(w.progress(ctx, 0), w.progress(ctx, 7)); err != nil {
 			return err
 		}
 		<-release
 		return failed
 	})
-	if j.start("a", nil) != first || j.find("a") != first {
-		t.Error("the key has a second job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.start("a", nil); !errors.Is(err, volume.ErrBusy) || j.find("a") != first {
+		t.Errorf("the key has a second job: %v", err)
 	}
 	<-first.began
 	impatient, cancel := context.WithCancel(t.Context())
@@ -54,12 +57,15 @@ func TestJobsBound(t *testing.T) {
 	}
 	var all []*job
 	for _, key := range []string{"a", "b", "c"} {
-		w := j.start(key, slow)
+		w, err := j.start(key, slow)
+		if err != nil {
+			t.Fatal(err)
+		}
 		<-w.began
 		all = append(all, w)
 	}
-	quick := j.start("quick", func(context.Context, *job) error { return nil })
-	if err := quick.wait(t.Context(), 0); err != nil {
+	quick, err := j.start("quick", func(context.Context, *job) error { return nil })
+	if err := errors.Join(err, quick.wait(t.Context(), 0)); err != nil {
 		t.Errorf("a quick one waits for the slow: %v", err)
 	}
 	j.cancel("b")
@@ -72,7 +78,7 @@ func TestJobsBound(t *testing.T) {
 			t.Errorf("after close: %v", w.err)
 		}
 	}
-	if late := j.start("late", slow); !late.ended() || late.err == nil {
-		t.Error("a job began after close")
+	if _, err := j.start("late", slow); !errors.Is(err, volume.ErrPoolUnavailable) {
+		t.Errorf("a job began after close: %v", err)
 	}
 }

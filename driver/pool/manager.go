@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -17,15 +17,16 @@ import (
 
 // The keys of what this package logs.
 const (
-	logPool    = "pool"
-	logVolume  = "volume"
-	logState   = "state"
-	logUUID    = "uuid"
-	logBackend = "backend"
-	logReason  = "reason"
-	logProblem = "problem"
-	logError   = "error"
-	logJob     = "job"
+	logPool     = "pool"
+	logVolume   = "volume"
+	logSnapshot = "snapshot"
+	logState    = "state"
+	logUUID     = "uuid"
+	logBackend  = "backend"
+	logReason   = "reason"
+	logProblem  = "problem"
+	logError    = "error"
+	logJob      = "job"
 )
 
 // Options are what a Manager needs.
@@ -39,18 +40,32 @@ type Options struct {
 	Backends map[string]OpenBackend // by name; see the Backend constants
 	Log      *slog.Logger
 
-	step func(what string) error // for tests, see store.step
+	step     func(what string) error // for tests, see store.step
+	patience time.Duration           // for tests; 0 takes copyPatience
 }
+
+// copyPatience is how long a request waits for a copy that has begun before it
+// answers that it is not ready: most are whole by then.
+const copyPatience = 2 * time.Second
 
 // Manager is all pools of a node. Its methods may be used at the same time.
 type Manager struct {
 	opts  Options
-	plan  atomic.Pointer[plan]
+	slots []*slot // in the order of the file
 	locks locks
 	wake  chan struct{} // a pool may be opened now that could not be before
 
 	reopening sync.Mutex
 	closing   sync.WaitGroup // lost pools whose operations have not all ended
+}
+
+// slot is the place of one configured pool, open or not.
+type slot struct {
+	cfg   PoolConfig
+	mu    sync.Mutex
+	pool  *pool  // nil while it does not serve
+	fault *Fault // why it does not
+	known string // the UUID that was last served there
 }
 
 // Open opens all pools. One that cannot be opened is Unavailable, with the
@@ -59,15 +74,19 @@ func Open(ctx context.Context, opts Options) (*Manager, error) {
 	if opts.Node == "" || opts.Log == nil {
 		return nil, fmt.Errorf("%w: pools need a node name and a log", volume.ErrInvalid)
 	}
+	if opts.patience == 0 {
+		opts.patience = copyPatience
+	}
 	m := &Manager{opts: opts, wake: make(chan struct{}, 1)}
-	next := &plan{refused: opts.Config.Refused}
 	for _, cfg := range opts.Config.Pools {
-		next.slots = append(next.slots, newSlot(cfg, opts.Known[cfg.Name]))
+		m.slots = append(m.slots, &slot{
+			cfg: cfg, known: opts.Known[cfg.Name],
+			fault: cfg.fault(ReasonIO, "not opened yet"),
+		})
 	}
 	for _, r := range opts.Config.Refused {
 		opts.Log.Warn("pool refused", logPool, r.Name, logReason, r.Reason, logError, r.Error())
 	}
-	m.plan.Store(next)
 	m.Reopen(ctx)
 	return m, nil
 }
@@ -75,9 +94,7 @@ func Open(ctx context.Context, opts Options) (*Manager, error) {
 // Close lets go of all pools after the operations under way. Volumes stay
 // mounted.
 func (m *Manager) Close() {
-	m.reopening.Lock()
-	defer m.reopening.Unlock()
-	for _, s := range m.slots() {
+	for _, s := range m.slots {
 		if p := s.detach(nil); p != nil {
 			p.close()
 		}
@@ -91,7 +108,7 @@ func (m *Manager) Close() {
 func (m *Manager) Reopen(ctx context.Context) (changed bool) {
 	m.reopening.Lock()
 	defer m.reopening.Unlock()
-	for _, s := range m.slots() {
+	for _, s := range m.slots {
 		if m.reopen(ctx, s) {
 			changed = true
 		}
@@ -108,7 +125,12 @@ func (m *Manager) reopen(ctx context.Context, s *slot) bool {
 	if p != nil { // it is open, and what is at its path is something else
 		fault := asFault(s.cfg, err)
 		m.opts.Log.Warn("pool lost", logPool, s.cfg.Name, logReason, fault.Reason, logError, fault.Error())
-		m.letGo(s, fault)
+		if lost := s.detach(fault); lost != nil {
+			m.closing.Go(func() { // operations under way may take long on a disk that is gone
+				lost.close()
+				m.poke()
+			})
+		}
 	}
 	s.mu.Lock()
 	before, known := s.fault, s.known
@@ -128,18 +150,6 @@ func (m *Manager) reopen(ctx context.Context, s *slot) bool {
 	return true
 }
 
-// letGo takes a pool out of service, for what the fault says, and closes it
-// when the operations under way have ended. On a disk that is gone they may
-// take long.
-func (m *Manager) letGo(s *slot, fault *Fault) {
-	if p := s.detach(fault); p != nil {
-		m.closing.Go(func() {
-			p.close()
-			m.poke()
-		})
-	}
-}
-
 func (m *Manager) poke() {
 	select {
 	case m.wake <- struct{}{}:
@@ -147,34 +157,81 @@ func (m *Manager) poke() {
 	}
 }
 
+// use gives the pool to an operation, after checking that it is still what it
+// was. release ends the operation. A pool beside an error is one that is open
+// and must not be touched.
+func (s *slot) use() (p *pool, release func(), err error) {
+	s.mu.Lock()
+	p = s.pool
+	if p == nil {
+		defer s.mu.Unlock()
+		return nil, nil, s.fault
+	}
+	p.uses.Add(1)
+	s.mu.Unlock()
+	if reason, message := p.guard.check(); reason != "" {
+		p.uses.Done()
+		return p, nil, s.cfg.fault(reason, "%s", message)
+	}
+	return p, p.uses.Done, nil
+}
+
+// detach takes the pool out of service and returns it.
+func (s *slot) detach(fault *Fault) *pool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pool
+	if fault == nil {
+		fault = s.cfg.fault(ReasonIO, "closed")
+	}
+	s.pool, s.fault = nil, fault
+	return p
+}
+
+func asFault(cfg PoolConfig, err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return cfg.fault(ReasonIO, "%v", err)
+}
+
 // Hold takes the one lock of a volume, ErrBusy if another operation has it.
 // Whoever mounts or unmounts a volume holds it, so that nobody deletes it
 // meanwhile.
-func (m *Manager) Hold(id volume.ID) (release func(), err error) { return m.locks.try(id) }
+func (m *Manager) Hold(id volume.ID) (release func(), err error) { return m.locks.try(volumeKey(id)) }
 
-// found is a volume in its pool, given to one operation until release.
-type found struct {
+// hit is a record in its pool, given to one operation until release.
+type hit[E any] struct {
 	pool    *pool
-	entry   entry
+	entry   E
 	release func()
 }
 
-// find looks for a volume in all pools. While a pool does not serve, a volume
-// that is found nowhere may be in it: the error is then ErrPoolUnavailable
-// and not ErrNotFound, which would let its data be forgotten. A volume that is
-// in two pools is served from neither.
+// found is a volume in its pool.
+type found = hit[entry]
+
+// find looks for a volume in all pools, as seek does.
 func (m *Manager) find(id volume.ID) (found, error) {
-	var hits []found
+	return seek(m, volumeKey(id), func(p *pool) (entry, error) { return p.records.get(id) })
+}
+
+// seek looks for a record in all pools. While a pool does not serve, what is
+// found nowhere may be in it: the error is then ErrPoolUnavailable and not
+// ErrNotFound, which would let its data be forgotten. What is in two pools is
+// served from neither.
+func seek[E any](m *Manager, what string, get func(*pool) (E, error)) (hit[E], error) {
+	var hits []hit[E]
 	var away []error
-	for _, s := range m.slots() {
+	for _, s := range m.slots {
 		p, release, err := s.use()
 		if err != nil {
 			away = append(away, err)
 			continue
 		}
-		e, err := p.records.get(id)
+		e, err := get(p)
 		if err == nil {
-			hits = append(hits, found{p, e, release})
+			hits = append(hits, hit[E]{p, e, release})
 			continue
 		}
 		release()
@@ -189,18 +246,18 @@ func (m *Manager) find(id volume.ID) (found, error) {
 		h.release()
 	}
 	if len(hits) > 1 {
-		return found{}, fmt.Errorf("volume %s: %w: pool %s and pool %s both have a record of it; find out which holds the data and move the other record away",
-			id, volume.ErrPoolUnavailable, hits[0].pool.cfg.Name, hits[1].pool.cfg.Name)
+		return hit[E]{}, fmt.Errorf("%s: %w: pool %s and pool %s both have a record of it; find out which holds the data and move the other record away",
+			what, volume.ErrPoolUnavailable, hits[0].pool.cfg.Name, hits[1].pool.cfg.Name)
 	}
-	for _, r := range m.refused() {
-		if m.slot(r.Name) == nil {
+	for _, r := range m.opts.Config.Refused {
+		if r.Reason != ReasonDuplicate {
 			away = append(away, fmt.Errorf("pool %s: %w: %w", r.Name, volume.ErrPoolUnavailable, r))
 		}
 	}
 	if len(away) > 0 {
-		return found{}, fmt.Errorf("volume %s is in no pool that serves, and may be in one that does not: %w", id, errors.Join(away...))
+		return hit[E]{}, fmt.Errorf("%s is in no pool that serves, and may be in one that does not: %w", what, errors.Join(away...))
 	}
-	return found{}, fmt.Errorf("volume %s: %w", id, volume.ErrNotFound)
+	return hit[E]{}, fmt.Errorf("%s: %w", what, volume.ErrNotFound)
 }
 
 // findReady finds a volume that may be used.
@@ -257,7 +314,7 @@ func (m *Manager) Exposed(context.Context) ([]volume.ID, error) {
 
 // each calls do with every volume that may be used.
 func (m *Manager) each(do func(*pool, entry)) error {
-	for _, s := range m.slots() {
+	for _, s := range m.slots {
 		p, release, err := s.use()
 		if err != nil {
 			continue // its status says why
@@ -331,7 +388,7 @@ func (m *Manager) SetExposed(_ context.Context, id volume.ID, exposed bool) erro
 // names lists pools for a message.
 func (m *Manager) names() string {
 	var out []string
-	for _, s := range m.slots() {
+	for _, s := range m.slots {
 		out = append(out, s.cfg.Name)
 	}
 	return strings.Join(out, ", ")

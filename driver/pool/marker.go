@@ -26,6 +26,9 @@ const (
 	lockFile   = privateDir + "/lock"
 	recordsDir = privateDir + "/volumes"
 	volumesDir = "volumes"
+
+	snapshotRecordsDir = privateDir + "/snapshots"
+	snapshotsDir       = "snapshots"
 )
 
 // markerVersion is the version of the marker that this code writes and reads.

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
@@ -24,22 +23,24 @@ import (
 // there cannot carry it; nothing was written then.
 type OpenBackend func(ctx context.Context, cfg PoolConfig) (backend.Opened, error)
 
-// pool is an open pool. Its name, path, marker and backend do not change.
+// pool is an open pool. Its configuration, marker and backend do not change.
 type pool struct {
-	cfg     PoolConfig                 // as it was opened; of terms see there
-	terms   atomic.Pointer[PoolConfig] // as the file is now: what may change while the pool serves
-	node    string                     // where its volumes live; "" for a shared pool
+	cfg     PoolConfig
+	node    string // where its volumes live; "" for a shared pool
 	cluster string
+	hold    func(volume.ID) (release func(), err error) // Manager.Hold
 	log     *slog.Logger
 	root    *os.Root
 	guard   guard
 	kind    string // the backend's name
 	backend backend.Opened
 	records volumeRecords
+	snaps   snapshotRecords
+	held    locks    // of a pool with one owner: see lockKey
 	lock    *os.File // open for as long as the pool is; locked if it has one owner
 
-	reserving sync.Mutex          // held while bytes are promised, never during slow work
-	pending   map[volume.ID]int64 // all that is promised to volumes whose record does not tell it yet
+	reserving sync.Mutex // held while bytes are promised, never during slow work
+	pending   pending
 
 	seen     seen
 	jobs     *jobs
@@ -58,11 +59,10 @@ func (m *Manager) open(ctx context.Context, cfg PoolConfig, known string) (*pool
 		return nil, cfg.fault(ReasonIO, "%v", err)
 	}
 	p := &pool{
-		cfg: cfg, cluster: m.opts.ClusterID, root: root, pending: map[volume.ID]int64{},
+		cfg: cfg, cluster: m.opts.ClusterID, hold: m.Hold, root: root, pending: pending{map[volume.ID]int64{}, map[volume.ID]int64{}},
 		log: m.opts.Log.With(logPool, cfg.Name),
 	}
 	p.jobs = newJobs(p.log)
-	p.terms.Store(&cfg)
 	if !cfg.Shared {
 		p.node = m.opts.Node
 	}
@@ -114,17 +114,19 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 		step = func(string) error { return nil }
 	}
 	p.records = newVolumeRecords(p.root, p.cfg.Shared, step)
-	if err := p.records.open(); err != nil {
+	p.snaps = newSnapshotRecords(p.root, p.cfg.Shared, step)
+	if err := errors.Join(p.records.open(), p.snaps.open()); err != nil {
 		return p.cfg.fault(ReasonIO, "%v", err)
 	}
 	p.recover(ctx)
+	p.recoverSnapshots(ctx)
 	return nil
 }
 
 // private keeps everybody but root out of the pool's places, and checks that
 // dir, whose marker was read, is the directory that is written to.
 func (p *pool) private(dir *beneath.Dir) (identity, error) {
-	for _, place := range []string{privateDir, recordsDir, volumesDir} {
+	for _, place := range []string{privateDir, recordsDir, snapshotRecordsDir, volumesDir, snapshotsDir} {
 		if err := p.root.Chmod(place, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return identity{}, err
 		}
@@ -198,7 +200,7 @@ const btrfsSubvolumeInode = 256
 // takeLock opens the lock file. A pool with one owner is locked for as long as
 // its process lives; in a shared one every operation locks what it needs.
 func (p *pool) takeLock() *Fault {
-	err := p.root.MkdirAll(recordsDir, 0o700)
+	err := errors.Join(p.root.MkdirAll(recordsDir, 0o700), p.root.MkdirAll(snapshotRecordsDir, 0o700))
 	if err == nil {
 		p.lock, err = p.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
 	}
@@ -268,8 +270,12 @@ func (p *pool) openAlone(ctx context.Context, open OpenBackend) (backend.Opened,
 
 // hasRecords reports whether there is any file among the records.
 func hasRecords(root *os.Root) bool {
-	entries, err := fs.ReadDir(root.FS(), recordsDir)
-	return err == nil && len(entries) > 0
+	for _, dir := range []string{recordsDir, snapshotRecordsDir} {
+		if entries, err := fs.ReadDir(root.FS(), dir); err == nil && len(entries) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // close ends what goes on in the background, waits for operations under way

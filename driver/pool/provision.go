@@ -42,7 +42,9 @@ func complete(req volume.Request) (volume.Request, error) {
 	case err != nil:
 	case req.Name == "":
 		err = fmt.Errorf("%w: volume %s has no name", volume.ErrInvalid, req.ID)
-	case req.Size <= 0 || req.LimitBytes < 0 || req.LimitBytes > 0 && req.LimitBytes < req.Size:
+	case req.From.Snapshot != "" && req.From.Volume != "":
+		err = fmt.Errorf("%w: volume %s is to start with a snapshot and with a volume; ask for one", volume.ErrInvalid, req.ID)
+	case req.Size < 0 || req.Size == 0 && req.From == (volume.Content{}) || req.LimitBytes < 0 || req.LimitBytes > 0 && req.LimitBytes < req.Size:
 		err = fmt.Errorf("%w: volume %s of %d to %d bytes", volume.ErrInvalid, req.ID, req.Size, req.LimitBytes)
 	case req.Mode != volume.Filesystem && req.Mode != volume.Block:
 		err = fmt.Errorf("%w: volume %s of mode %q; the modes are %s and %s", volume.ErrInvalid, req.ID, req.Mode, volume.Filesystem, volume.Block)
@@ -54,7 +56,7 @@ func complete(req volume.Request) (volume.Request, error) {
 
 func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume, error) {
 	asked := splitNames(req.Pool)
-	for _, s := range m.slots() {
+	for _, s := range m.slots {
 		p, release, err := s.use()
 		if err != nil {
 			if len(asked) != 1 && s.mayHold(asked) {
@@ -67,6 +69,12 @@ func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume
 		release()
 		if found || err != nil {
 			return v, err
+		}
+	}
+	if req.From != (volume.Content{}) {
+		var err error
+		if req, err = m.besideSource(req); err != nil {
+			return volume.Volume{}, err
 		}
 	}
 	candidates, err := m.candidates(ctx, req)
@@ -95,6 +103,10 @@ func (s *slot) mayHold(asked []string) bool {
 // nobody was told of yet is resumed if it is what is asked for now, and undone
 // if it is not.
 func (m *Manager) existing(ctx context.Context, p *pool, req volume.Request) (volume.Volume, bool, error) {
+	if w := p.jobs.find(volumeKey(req.ID)); w != nil {
+		v, err := m.awaitCopy(ctx, p, w, req)
+		return v, true, err
+	}
 	unlock, err := p.lockVolume(req.ID)
 	if err != nil {
 		return volume.Volume{}, false, err
@@ -114,7 +126,7 @@ func (m *Manager) existing(ctx context.Context, p *pool, req volume.Request) (vo
 	switch {
 	case e.State == ready:
 		return e.volume(p.node), true, differs
-	case e.State == creating && differs == nil:
+	case e.State == creating && differs == nil && e.From == (volume.Content{}): // a copy begins anew
 		r, err := p.create(ctx, e.record, req.LimitBytes)
 		return r.volume(p.node), true, err
 	}
@@ -140,12 +152,10 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("mode", r.Spec.Mode, req.Mode)
 	case req.FSType != "" && r.Spec.FSType != req.FSType:
 		return says("filesystem", r.Spec.FSType, req.FSType)
+	case r.From != req.From:
+		return says("content of", r.From, req.From)
 	case r.Spec.Thick != req.Thick:
 		return says("thick provisioning", r.Spec.Thick, req.Thick)
-	case !slices.Equal(r.Spec.MkfsOptions, req.MkfsOptions):
-		return says("mkfs options", r.Spec.MkfsOptions, req.MkfsOptions)
-	case r.State == creating && r.Spec.Attributes != req.Attributes: // later they may have been changed
-		return says("attributes", r.Spec.Attributes, req.Attributes)
 	case len(pools) > 0 && !slices.Contains(pools, p.cfg.Name):
 		return says("pool", p.cfg.Name, req.Pool)
 	case p.node != "" && len(req.Nodes) > 0 && !slices.Contains(req.Nodes, p.node):
@@ -166,6 +176,10 @@ func (m *Manager) createIn(ctx context.Context, s *slot, req volume.Request) (vo
 	unlock, err := p.lockVolume(req.ID)
 	if err != nil {
 		return volume.Volume{}, err
+	}
+	if req.From != (volume.Content{}) {
+		r, err := p.createFrom(ctx, p.newRecord(req), req.LimitBytes, unlock)
+		return r.volume(p.node), err
 	}
 	defer unlock()
 	if a := p.backend.Abilities(); req.Mode == volume.Filesystem && req.FSType == "" && len(a.FSTypes) > 0 {
@@ -195,11 +209,11 @@ func (m *Manager) candidates(ctx context.Context, req volume.Request) ([]candida
 	var out []candidate
 	var refusals []error
 	for _, name := range asked {
-		if m.slot(name) == nil {
+		if !slices.ContainsFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name }) {
 			refusals = append(refusals, m.noPool(name))
 		}
 	}
-	for i, s := range m.slots() {
+	for i, s := range m.slots {
 		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
 			continue
 		}
@@ -232,7 +246,7 @@ func tooLarge(name string, c candidate, req volume.Request) error {
 
 // noPool is the error for a name that no usable pool has.
 func (m *Manager) noPool(name string) error {
-	for _, r := range m.refused() {
+	for _, r := range m.opts.Config.Refused {
 		if r.Name == name {
 			return fmt.Errorf("%w: pool %s: %w", volume.ErrPoolUnavailable, name, r)
 		}
@@ -281,9 +295,6 @@ func (p *pool) serves(a backend.Abilities, req volume.Request) error {
 	case req.FSType != "" && !slices.Contains(a.FSTypes, req.FSType):
 		return fmt.Errorf("%w: pool %s (%s) makes no filesystem %.20q; those it makes are %s", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType, strings.Join(a.FSTypes, ", "))
 	}
-	if err := p.servesSpec(a, req.Spec); err != nil {
-		return err
-	}
 	if i := slices.IndexFunc(req.AccessModes, multiNode); i >= 0 && !p.cfg.Shared {
 		return fmt.Errorf("%w: pool %s is of one node and cannot serve %s; ask for ReadWriteOnce or ReadWriteOncePod, or use a shared pool", volume.ErrUnsupported, p.cfg.Name, req.AccessModes[i])
 	}
@@ -301,11 +312,11 @@ func (m *Manager) Delete(ctx context.Context, id volume.ID) error {
 // others does not matter then. ErrInvalid without such a pool.
 func (m *Manager) DeleteIn(ctx context.Context, name string, id volume.ID) error {
 	return m.remove(ctx, id, func() (found, error) {
-		s := m.slot(name)
-		if s == nil {
+		i := slices.IndexFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name })
+		if i < 0 {
 			return found{}, m.noPool(name)
 		}
-		p, release, err := s.use()
+		p, release, err := m.slots[i].use()
 		if err != nil {
 			return found{}, err
 		}
@@ -331,12 +342,20 @@ func (m *Manager) remove(ctx context.Context, id volume.ID, find func() (found, 
 		return fmt.Errorf("delete volume: %w", err)
 	}
 	defer f.release()
+	f.pool.jobs.cancel(volumeKey(id)) // a copy that fills it
 	unlock, err := f.pool.lockVolume(id)
 	if err != nil {
 		return fmt.Errorf("delete volume: %w", err)
 	}
 	defer unlock()
-	return f.pool.delete(ctx, f.entry)
+	e, err := f.pool.records.get(id) // as that left it
+	if errors.Is(err, volume.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete volume: %w", err)
+	}
+	return f.pool.delete(ctx, e)
 }
 
 // Expand grows a volume to size bytes. One that has them already is returned

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 // reads. A field is only ever added together with a new version, so that an
 // older plinth leaves alone what it does not understand.
 //
-//	2: from, ephemeral; in spec mkfsOptions, onDelete, attributes
+//	2: from, ephemeral, family, beside; in spec mkfsOptions, onDelete, attributes
 const recordVersion = 2
 
 // state is where a volume is in its life.
@@ -42,11 +43,16 @@ type record struct {
 	Exposed     bool                `json:"exposed,omitempty"` // kept at a path of its own for a local or hostPath volume
 	From        volume.Content      `json:"from,omitzero"`
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
+	Family      volume.ID           `json:"family,omitempty"` // the first of those it may share bytes with; "" is itself
+	Beside      int64               `json:"beside,omitempty"` // bytes that it may hold beyond its size: those it shares (backend.SharesFree)
 	CreatedAt   time.Time           `json:"createdAt"`
 }
 
 // reserved is how many bytes of the pool the volume has been promised.
-func (r record) reserved() int64 { return max(r.Spec.Size, r.GrowTo) }
+func (r record) reserved() int64 { return max(r.Spec.Size, r.GrowTo) + r.Beside }
+
+// family names those that a volume may share bytes with.
+func (r record) family() volume.ID { return cmp.Or(r.Family, r.Spec.ID) }
 
 // entry is a record as it was found on disk.
 type entry struct {
@@ -108,7 +114,7 @@ func (r record) check(id volume.ID) error {
 		return fmt.Errorf("it is the record of volume %.80q", string(r.Spec.ID))
 	case r.State != creating && r.State != ready && r.State != deleting:
 		return fmt.Errorf("unknown state %.40q", string(r.State))
-	case r.Spec.Size <= 0 || r.GrowTo < 0:
+	case r.Spec.Size <= 0 || r.GrowTo < 0 || r.Beside < 0:
 		return fmt.Errorf("sizes %d and %d", r.Spec.Size, r.GrowTo)
 	case r.Spec.Mode != volume.Filesystem && r.Spec.Mode != volume.Block:
 		return fmt.Errorf("unknown mode %.40q", string(r.Spec.Mode))
@@ -125,9 +131,10 @@ func salvage(id volume.ID, data []byte) record {
 			Size int64 `json:"size"`
 		} `json:"spec"`
 		GrowTo int64 `json:"growTo"`
+		Beside int64 `json:"beside"`
 	}
 	_ = json.Unmarshal(data, &partial) // what could not be read stays zero
-	return record{Spec: volume.Spec{ID: id, Size: max(0, partial.Spec.Size)}, GrowTo: max(0, partial.GrowTo)}
+	return record{Spec: volume.Spec{ID: id, Size: max(0, partial.Spec.Size)}, GrowTo: max(0, partial.GrowTo), Beside: max(0, partial.Beside)}
 }
 
 // volume is the record as others see it.

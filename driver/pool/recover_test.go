@@ -88,7 +88,12 @@ func TestCutsWhileRecovering(t *testing.T) {
 // its size, all data has a record, and the reservations are their sum.
 func agree(t *testing.T, m *Manager, when string) {
 	t.Helper()
-	p := m.slots()[0].pool
+	p := m.slots[0].pool
+	p.jobs.mu.Lock()
+	if left := len(p.jobs.known); left > 0 {
+		t.Errorf("%s: %d jobs are left", when, left)
+	}
+	p.jobs.mu.Unlock()
 	entries, err := p.records.all()
 	if err != nil {
 		t.Fatal(err)
@@ -107,11 +112,12 @@ func agree(t *testing.T, m *Manager, when string) {
 			t.Errorf("%s: record %+v (%s), data of %d bytes", when, e.record, e.broken, data[e.Spec.ID])
 		}
 		delete(data, e.Spec.ID)
-		sum += e.Spec.Size
+		sum += e.Spec.Size + e.Beside
 	}
 	if len(data) > 0 {
 		t.Errorf("%s: data without a record: %v", when, data)
 	}
+	sum += agreeSnapshots(t, p, when)
 	if st := m.Pools(t.Context())[0]; st.Reserved != sum || st.Message != "" {
 		t.Errorf("%s: reserved %d, want %d; message %q", when, st.Reserved, sum, st.Message)
 	}

@@ -37,54 +37,75 @@ func largest(g ground, available int64) int64 {
 }
 
 // promise reserves more bytes for a volume and writes its record r, which
-// tells of them. It is atomic per pool, whatever goes on at the same time:
-// in this process by p.reserving, among the nodes of a shared pool by a lock
-// on its file. What a glance refuses a survey decides.
+// tells of them.
 func (p *pool) promise(ctx context.Context, r record, more int64) error {
+	return p.reserve(ctx, reservation{p.pending.volumes, r.Spec.ID, r.reserved(), more, func() error { return p.records.put(r) }})
+}
+
+// promiseSnapshot is promise for a snapshot.
+func (p *pool) promiseSnapshot(ctx context.Context, r snapshotRecord, more int64) error {
+	return p.reserve(ctx, reservation{p.pending.snapshots, r.ID, r.reserved(), more, func() error { return p.snaps.put(r) }})
+}
+
+// pending is all that is promised, in bytes, to what has no record that tells
+// of it yet.
+type pending struct{ volumes, snapshots map[volume.ID]int64 }
+
+// reservation is bytes that are to be promised.
+type reservation struct {
+	among     map[volume.ID]int64 // of pending
+	id        volume.ID
+	all, more int64        // bytes, together and beyond what it has
+	write     func() error // writes the record that tells of all
+}
+
+// reserve promises bytes. It is atomic per pool, whatever goes on at the same
+// time: in this process by p.reserving, among the nodes of a shared pool by a
+// lock on its file. What a glance refuses a survey decides.
+func (p *pool) reserve(ctx context.Context, r reservation) error {
 	g, err := p.glance(ctx)
 	if err != nil {
 		return err
 	}
-	if err = p.promiseOn(g, r, more); !errors.Is(err, volume.ErrNoCapacity) {
+	if err = p.reserveOn(g, r); !errors.Is(err, volume.ErrNoCapacity) {
 		return err
 	}
 	if g, err = p.survey(ctx); err != nil {
 		return err
 	}
-	return p.promiseOn(g, r, more)
+	return p.reserveOn(g, r)
 }
 
-func (p *pool) promiseOn(g ground, r record, more int64) error {
+func (p *pool) reserveOn(g ground, r reservation) error {
 	if p.cfg.Shared {
-		return p.promiseShared(g, r, more)
+		return p.reserveShared(g, r)
 	}
-	id := r.Spec.ID
-	if err := p.claim(g, r, more); err != nil {
+	if err := p.claim(g, r); err != nil {
 		return err
 	}
-	err := p.records.put(r)
+	err := r.write()
 	p.reserving.Lock()
 	defer p.reserving.Unlock()
-	delete(p.pending, id) // the record tells of it now, or nothing does
+	delete(r.among, r.id) // the record tells of it now, or nothing does
 	return err
 }
 
 // claim sets bytes aside that no record tells of yet.
-func (p *pool) claim(g ground, r record, more int64) error {
+func (p *pool) claim(g ground, r reservation) error {
 	p.reserving.Lock()
 	defer p.reserving.Unlock()
-	promised, _, err := p.records.promised(p.pending)
+	promised, _, err := p.sum()
 	if err != nil {
 		return err
 	}
-	if err := p.fits(g, promised, more); err != nil {
+	if err := p.fits(g, promised, r.more); err != nil {
 		return err
 	}
-	p.pending[r.Spec.ID] = r.reserved()
+	r.among[r.id] = r.all
 	return nil
 }
 
-func (p *pool) promiseShared(g ground, r record, more int64) (err error) {
+func (p *pool) reserveShared(g ground, r reservation) (err error) {
 	f, err := p.root.OpenFile(lockFile, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("pool %s: %w", p.cfg.Name, err)
@@ -93,26 +114,36 @@ func (p *pool) promiseShared(g ground, r record, more int64) (err error) {
 	if err := filelock.Wait(f, filelock.Whole); err != nil {
 		return fmt.Errorf("pool %s: %w", p.cfg.Name, err)
 	}
-	promised, _, err := p.records.promised(nil)
+	promised, _, err := p.sum()
 	if err != nil {
 		return err
 	}
-	if err := p.fits(g, promised, more); err != nil {
+	if err := p.fits(g, promised, r.more); err != nil {
 		return err
 	}
-	return p.records.put(r)
+	return r.write()
 }
 
-// promised is what all volumes have been promised, in bytes, and how many
-// volumes that is.
+// promised is what all volumes and snapshots have been promised, in bytes, and
+// how many volumes there are.
 func (p *pool) promised() (sum int64, volumes int, err error) {
 	p.reserving.Lock()
 	defer p.reserving.Unlock()
-	return p.records.promised(p.pending)
+	return p.sum()
+}
+
+// sum is promised while p.reserving, or the lock of a shared pool, is held.
+func (p *pool) sum() (sum int64, volumes int, err error) {
+	sum, volumes, err = p.records.promised(p.pending.volumes)
+	if err != nil {
+		return 0, 0, err
+	}
+	snapshots, _, err := p.snaps.promised(p.pending.snapshots)
+	return sum + snapshots, volumes, err
 }
 
 func (p *pool) fits(g ground, promised, more int64) error {
-	if room := available(*p.terms.Load(), g, promised); more > room {
+	if room := available(p.cfg, g, promised); more > room {
 		return fmt.Errorf("%w: pool %s: %d bytes asked, %d available", volume.ErrNoCapacity, p.cfg.Name, more, room)
 	}
 	return nil

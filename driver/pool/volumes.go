@@ -14,45 +14,73 @@ import (
 // This file is what a pool does with one volume. The manager holds the
 // volume's lock while it calls, and has checked the pool's identity.
 
-// lockVolume keeps other nodes off a volume of a shared pool: a byte of the
-// pool's lock file stands for it (filelock.Key), locked until release, or
-// until this process or its machine ends. A pool with one owner needs no more
-// than the manager's own lock.
+// lockVolume keeps everybody else from making, changing or removing a volume,
+// or copying it; mounting has a lock of its own, Manager.Hold.
 func (p *pool) lockVolume(id volume.ID) (release func(), err error) {
+	return p.lockKey(volumeKey(id), string(id), false)
+}
+
+// lockSnapshot is lockVolume for a snapshot.
+func (p *pool) lockSnapshot(id volume.ID) (release func(), err error) {
+	return p.lockKey(snapshotKey(id), snapshotKey(id), false)
+}
+
+// lockSource keeps the source of a copy as it is, together with others who
+// copy it.
+func (p *pool) lockSource(c volume.Content) (release func(), err error) {
+	if c.Snapshot != "" {
+		return p.lockKey(snapshotKey(c.Snapshot), snapshotKey(c.Snapshot), true)
+	}
+	return p.lockKey(volumeKey(c.Volume), string(c.Volume), true)
+}
+
+// lockKey takes a lock by its key. In a shared pool a byte of the pool's lock file
+// stands for it (filelock.Key of name), locked until release, or until this
+// process or its machine ends.
+func (p *pool) lockKey(key, name string, share bool) (release func(), err error) {
 	if !p.cfg.Shared {
-		return func() {}, nil
+		return p.held.take(key, share)
 	}
 	// A lock belongs to an open file: each holder opens its own.
 	f, err := p.root.OpenFile(lockFile, os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("lock volume %s: %w", id, err)
+		return nil, fmt.Errorf("lock %s: %w", key, err)
 	}
-	if err := filelock.Try(f, filelock.Key(string(id))); err != nil {
+	try := filelock.Try
+	if share {
+		try = filelock.TryShared
+	}
+	if err := try(f, filelock.Key(name)); err != nil {
 		if errors.Is(err, filelock.ErrHeld) {
-			err = fmt.Errorf("another node works on it: %w", volume.ErrBusy)
+			err = fmt.Errorf("this or another node works on it: %w", volume.ErrBusy)
 		}
-		return nil, errors.Join(fmt.Errorf("volume %s: %w", id, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", key, err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil // closing is what unlocks
 }
 
-// making lets a backend make or grow a volume. In a shared pool no node opens
-// the pool meanwhile, and would take what is half made for rubbish.
-func (p *pool) making(ctx context.Context, s volume.Spec) (volume.Info, error) {
+// making lets a backend make or grow something, by do. In a shared pool no node
+// opens the pool meanwhile, and would take what is half made for rubbish.
+func (p *pool) making(do func() error) error {
 	if p.cfg.Shared {
 		f, err := p.root.OpenFile(lockFile, os.O_RDWR, 0)
 		if err != nil {
-			return volume.Info{}, err
+			return err
 		}
 		defer f.Close()
 		if err := filelock.WaitShared(f, filelock.Opening); err != nil {
-			return volume.Info{}, err
+			return err
 		}
 	}
-	info, err := p.backend.Ensure(ctx, s)
-	if err == nil {
-		p.seen.made(info)
-	}
+	return do()
+}
+
+// ensure makes or grows a volume.
+func (p *pool) ensure(ctx context.Context, s volume.Spec) (info volume.Info, err error) {
+	err = p.making(func() error {
+		info, err = p.backend.Ensure(ctx, s)
+		return err
+	})
 	return info, err
 }
 
@@ -74,14 +102,19 @@ func (p *pool) create(ctx context.Context, r record, limit int64) (record, error
 	default:
 		return record{}, fmt.Errorf("volume %s is %s: %w", r.Spec.ID, e.State, volume.ErrBusy)
 	}
-	info, err := p.making(ctx, r.Spec)
-	if err == nil {
-		r.Spec.Size = exact(r.Spec, info)
-		if limit > 0 && r.Spec.Size > limit {
-			err = fmt.Errorf("%w: pool %s makes it %d bytes, allowed are %d", volume.ErrOutOfRange, p.cfg.Name, r.Spec.Size, limit)
-		}
-	}
+	info, err := p.ensure(ctx, r.Spec)
 	if err != nil {
+		return record{}, p.giveUp(ctx, r, err)
+	}
+	p.seen.made(volumeKey(r.Spec.ID), info.Allocated)
+	return p.made(ctx, r, info, limit)
+}
+
+// made says in the record that a volume is ready.
+func (p *pool) made(ctx context.Context, r record, info volume.Info, limit int64) (record, error) {
+	r.Spec.Size = exact(r.Spec, info)
+	if limit > 0 && r.Spec.Size > limit {
+		err := fmt.Errorf("%w: pool %s makes it %d bytes, allowed are %d", volume.ErrOutOfRange, p.cfg.Name, r.Spec.Size, limit)
 		return record{}, p.giveUp(ctx, r, err)
 	}
 	r.State = ready
@@ -144,7 +177,7 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 		}
 		return err
 	}
-	p.seen.removed(id)
+	p.seen.removed(volumeKey(id))
 	if err := p.records.remove(id); err != nil {
 		return err
 	}
@@ -188,7 +221,7 @@ func (p *pool) expand(ctx context.Context, r record, size int64) (record, error)
 func (p *pool) grow(ctx context.Context, r record) (record, error) {
 	spec := r.Spec
 	spec.Size = r.GrowTo
-	info, err := p.making(ctx, spec)
+	info, err := p.ensure(ctx, spec)
 	if err != nil {
 		err = fmt.Errorf("expand volume %s: %w", r.Spec.ID, err)
 		if ctx.Err() == nil && p.stillSmall(ctx, r) {

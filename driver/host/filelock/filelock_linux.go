@@ -35,8 +35,14 @@ func Key(name string) int64 {
 
 // Try locks one byte of f for writing, or returns ErrHeld at once. f is open
 // for reading and writing and stays open for as long as the lock is to hold.
-func Try(f *os.File, at int64) error {
-	err := set(f, unix.F_OFD_SETLK, unix.F_WRLCK, at)
+func Try(f *os.File, at int64) error { return try(f, unix.F_WRLCK, at) }
+
+// TryShared is Try for a lock that others may share and that keeps out those
+// who lock for writing.
+func TryShared(f *os.File, at int64) error { return try(f, unix.F_RDLCK, at) }
+
+func try(f *os.File, kind int16, at int64) error {
+	err := set(f, unix.F_OFD_SETLK, kind, at)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return ErrHeld
 	}

@@ -1,12 +1,8 @@
 package driver
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -35,30 +31,38 @@ type Volumes interface {
 	Space(ctx context.Context, r volume.Request) (volume.Space, error)
 }
 
-// errToken: the starting token of a listing is not one of ours (CSI 1.13,
-// ListVolumes: ABORTED tells the caller to start again).
-var errToken = errors.New("invalid starting token")
-
-// tokenPrefix tells a token from anything else; the ID of the last volume
-// listed follows it, so a page starts right also when that volume is gone.
-const tokenPrefix = "after/"
-
 // controllerServer is the CSI Controller service.
 type controllerServer struct {
 	csi.UnimplementedControllerServer
-	driver  string
-	volumes Volumes
+	driver    string
+	volumes   Volumes
+	snapshots Snapshots // nil: neither snapshots nor clones
+	modifier  Modifier  // nil: nothing can be modified
+	health    Health    // nil: without the health RPCs
 }
 
 func (s *controllerServer) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
-	resp := &csi.ControllerGetCapabilitiesResponse{}
-	for _, t := range []csi.ControllerServiceCapability_RPC_Type{
+	can := []csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
-	} {
+	}
+	if s.snapshots != nil {
+		can = append(can, csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+			csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS, csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+			csi.ControllerServiceCapability_RPC_CLONE_VOLUME)
+	}
+	if s.modifier != nil {
+		can = append(can, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME)
+	}
+	if s.health != nil {
+		can = append(can, csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH, csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH)
+	}
+	resp := &csi.ControllerGetCapabilitiesResponse{}
+	for _, t := range can {
 		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{
 			Type: &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}},
 		})
@@ -71,6 +75,17 @@ func (s *controllerServer) CreateVolume(ctx context.Context, req *csi.CreateVolu
 	if err != nil {
 		return nil, err
 	}
+	if len(req.GetMutableParameters()) > 0 && s.modifier == nil {
+		return nil, fmt.Errorf("%w: mutable_parameters; the capability MODIFY_VOLUME is not announced", volume.ErrUnsupported)
+	}
+	if r.From, err = s.content(ctx, req.GetVolumeContentSource()); err != nil {
+		return nil, err
+	}
+	if r.From != (volume.Content{}) && req.GetCapacityRange().GetRequiredBytes() == 0 {
+		if r.Size, err = s.sizeOf(ctx, r.From, r.LimitBytes); err != nil {
+			return nil, err
+		}
+	}
 	v, err := s.volumes.Create(ctx, r)
 	if err != nil {
 		return nil, err
@@ -78,30 +93,35 @@ func (s *controllerServer) CreateVolume(ctx context.Context, req *csi.CreateVolu
 	return &csi.CreateVolumeResponse{Volume: s.describe(v)}, nil
 }
 
+// DeleteVolume: no volume of a handle is no error (CSI 1.13).
 func (s *controllerServer) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
-	if errors.Is(err, volume.ErrNotFound) {
-		return &csi.DeleteVolumeResponse{}, nil // no volume of ours has such an ID
-	}
+	id, err := resolve(ctx, s.volumes, req.GetVolumeId())
 	if err == nil {
 		err = s.volumes.Delete(ctx, id)
 	}
-	if err != nil {
+	if err := absent(err); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
-func (s *controllerServer) ValidateVolumeCapabilities(ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
+func (s *controllerServer) ControllerGetVolume(ctx context.Context, req *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
+	v, err := lookup(ctx, s.volumes, req.GetVolumeId())
 	if err != nil {
 		return nil, err
+	}
+	return &csi.ControllerGetVolumeResponse{Volume: s.describe(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{}}, nil
+}
+
+func (s *controllerServer) ValidateVolumeCapabilities(ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, fmt.Errorf("%w: volume_id is missing", volume.ErrInvalid)
 	}
 	use, err := uses(req.GetVolumeCapabilities())
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.volumes.Get(ctx, id)
+	v, err := lookup(ctx, s.volumes, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -110,38 +130,32 @@ func (s *controllerServer) ValidateVolumeCapabilities(ctx context.Context, req *
 			return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil
 		}
 	}
-	if _, err := parseParameters(req.GetParameters()); err != nil {
+	_, err = parseParameters(req.GetParameters())
+	if err == nil {
+		_, err = parseAttributes(v.Attributes, req.GetMutableParameters())
+	}
+	if err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext:      req.GetVolumeContext(),
 		VolumeCapabilities: req.GetVolumeCapabilities(),
 		Parameters:         req.GetParameters(),
+		MutableParameters:  req.GetMutableParameters(),
 	}}, nil
 }
 
 func (s *controllerServer) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	if req.GetMaxEntries() < 0 {
-		return nil, fmt.Errorf("%w: max_entries %d is negative", volume.ErrInvalid, req.GetMaxEntries())
-	}
-	after, err := parseToken(req.GetStartingToken())
-	if err != nil {
-		return nil, err
-	}
 	all, err := s.volumes.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b volume.Volume) int { return cmp.Compare(a.ID, b.ID) })
-	resp := &csi.ListVolumesResponse{}
-	for _, v := range all {
-		if v.ID <= after {
-			continue
-		}
-		if n := len(resp.Entries); n > 0 && n == int(req.GetMaxEntries()) {
-			resp.NextToken = tokenPrefix + resp.Entries[n-1].Volume.VolumeId
-			break
-		}
+	part, next, err := page(req, all, func(v volume.Volume) volume.ID { return v.ID })
+	if err != nil {
+		return nil, err
+	}
+	resp := &csi.ListVolumesResponse{NextToken: next}
+	for _, v := range part {
 		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: s.describe(v)})
 	}
 	return resp, nil
@@ -164,20 +178,19 @@ func (s *controllerServer) GetCapacity(ctx context.Context, req *csi.GetCapacity
 }
 
 func (s *controllerServer) ControllerExpandVolume(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
-	if err != nil {
-		return nil, err
+	if req.GetVolumeId() == "" {
+		return nil, fmt.Errorf("%w: volume_id is missing", volume.ErrInvalid)
 	}
 	size, limit, err := expandRange(req.GetCapacityRange())
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.volumes.Get(ctx, id)
+	v, err := lookup(ctx, s.volumes, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
 	if limit > 0 && v.Size > limit {
-		return nil, fmt.Errorf("%w: volume %s has %d bytes, more than the limit of %d, and volumes never shrink", volume.ErrOutOfRange, id, v.Size, limit)
+		return nil, fmt.Errorf("%w: volume %s has %d bytes, more than the limit of %d, and volumes never shrink", volume.ErrOutOfRange, v.ID, v.Size, limit)
 	}
 	if c := req.GetVolumeCapability(); c != nil {
 		use, err := parseUse(c)
@@ -188,7 +201,7 @@ func (s *controllerServer) ControllerExpandVolume(ctx context.Context, req *csi.
 			return nil, err
 		}
 	}
-	if v, err = s.volumes.Expand(ctx, id, size); err != nil {
+	if v, err = s.volumes.Expand(ctx, v.ID, size); err != nil {
 		return nil, err
 	}
 	return &csi.ControllerExpandVolumeResponse{
@@ -200,24 +213,16 @@ func (s *controllerServer) ControllerExpandVolume(ctx context.Context, req *csi.
 }
 
 func (s *controllerServer) describe(v volume.Volume) *csi.Volume {
-	out := &csi.Volume{VolumeId: string(v.ID), CapacityBytes: v.Size}
-	if v.Node != "" {
-		out.AccessibleTopology = []*csi.Topology{{Segments: map[string]string{topologyKey(s.driver): v.Node}}}
+	return &csi.Volume{
+		VolumeId: string(v.ID), CapacityBytes: v.Size,
+		ContentSource: contentSource(v.From), AccessibleTopology: accessible(s.driver, v.Node),
 	}
-	return out
 }
 
-func parseToken(token string) (volume.ID, error) {
-	if token == "" {
-		return "", nil
+// accessible is the topology of what lives on a node; "" is every node.
+func accessible(driver, node string) []*csi.Topology {
+	if node == "" {
+		return nil
 	}
-	after, ok := strings.CutPrefix(token, tokenPrefix)
-	if !ok {
-		return "", fmt.Errorf("%w: start the listing again without one", errToken)
-	}
-	id, err := volume.ParseID(after)
-	if err != nil {
-		return "", fmt.Errorf("%w: start the listing again without one", errToken)
-	}
-	return id, nil
+	return []*csi.Topology{{Segments: map[string]string{topologyKey(driver): node}}}
 }

@@ -58,10 +58,14 @@ func TestCreateRefuses(t *testing.T) {
 		}, codes.InvalidArgument, "volume_mount_group"},
 		{"negative size", func(r *req) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: -1} }, codes.InvalidArgument, "negative"},
 		{"limit below size", func(r *req) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: 2, LimitBytes: 1} }, codes.InvalidArgument, "allows 1"},
-		{"unknown parameter", func(r *req) { r.Parameters = map[string]string{"colour": "secret"} }, codes.InvalidArgument, "pool, volumeType"},
+		{"unknown parameter", func(r *req) { r.Parameters = map[string]string{"colour": "secret"} }, codes.InvalidArgument, "pool, volumeType, provisioning, onDelete, mkfsOptions"},
 		{"local volume", func(r *req) { r.Parameters = map[string]string{"volumeType": "local"} }, codes.InvalidArgument, "makes csi volumes"},
-		{"clone", func(r *req) { r.VolumeContentSource = &csi.VolumeContentSource{} }, codes.InvalidArgument, "not supported"},
-		{"mutable parameters", func(r *req) { r.MutableParameters = map[string]string{"a": "b"} }, codes.InvalidArgument, "not supported"},
+		{"clone where there are none", func(r *req) { r.VolumeContentSource = &csi.VolumeContentSource{} }, codes.InvalidArgument, "neither snapshots nor clones"},
+		{"mutable parameters", func(r *req) { r.MutableParameters = map[string]string{"a": "b"} }, codes.InvalidArgument, "inodeLimit and softLimit"},
+		{"modifications where there are none", func(r *req) { r.MutableParameters = map[string]string{"inodeLimit": "5"} }, codes.InvalidArgument, "MODIFY_VOLUME"},
+		{"control characters", func(r *req) { r.Name = "a\x00b" }, codes.InvalidArgument, "control characters"},
+		{"neither thick nor thin", func(r *req) { r.Parameters = map[string]string{"provisioning": "medium"} }, codes.InvalidArgument, "thick nor thin"},
+		{"an unknown end", func(r *req) { r.Parameters = map[string]string{"onDelete": "burn"} }, codes.InvalidArgument, "delete nor scrub"},
 		{"topology of another driver", func(r *req) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{"zone": "a"}}}}
 		}, codes.ResourceExhausted, "csi.plinth.dev/node"},
@@ -108,6 +112,14 @@ func TestCreateAsks(t *testing.T) {
 		}, func(r *volume.Request) {
 			r.Pool, r.Labels = "a,b", map[string]string{"csi.storage.k8s.io/pvc/name": "data"}
 		}},
+		{"how it is made and deleted", func(r *req) {
+			r.Parameters = map[string]string{"provisioning": "thick", "onDelete": "scrub", "mkfsOptions": " -i size=512  -K "}
+		}, func(r *volume.Request) {
+			r.Thick, r.OnDelete, r.MkfsOptions = true, volume.Scrub, []string{"-i", "size=512", "-K"}
+		}},
+		{"the defaults, said", func(r *req) {
+			r.Parameters = map[string]string{"provisioning": "thin", "onDelete": "delete", "mkfsOptions": ""}
+		}, func(r *volume.Request) { r.OnDelete = volume.Delete }},
 		{"a filesystem by parameter", func(r *req) { r.Parameters = map[string]string{"csi.storage.k8s.io/fstype": "xfs"} },
 			func(r *volume.Request) { r.FSType = "xfs" }},
 		{"a filesystem by capability", func(r *req) {

@@ -3,6 +3,8 @@ package driver
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -22,7 +24,7 @@ func (f *fakeVolumes) Create(_ context.Context, r volume.Request) (volume.Volume
 	if f.err != nil {
 		return volume.Volume{}, f.err
 	}
-	v := volume.Volume{Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: "node-1"}
+	v := volume.Volume{Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: "node-1", From: r.From}
 	if f.volumes == nil {
 		f.volumes = map[volume.ID]volume.Volume{}
 	}
@@ -68,29 +70,36 @@ func (f *fakeVolumes) Space(_ context.Context, r volume.Request) (volume.Space, 
 // fakeMounter remembers what it was asked. It answers err to everything if set.
 type fakeMounter struct {
 	fakeVolumes
+	id              volume.ID // the last one
 	use             volume.Use
 	staging, target string
 	usage           volume.Usage
 }
 
-func (f *fakeMounter) Mode(ctx context.Context, id volume.ID) (volume.Mode, error) {
-	v, err := f.Get(ctx, id)
-	return v.Mode, err
-}
-
-func (f *fakeMounter) Stage(_ context.Context, _ volume.ID, staging string, u volume.Use) error {
-	f.staging, f.use = staging, u
+func (f *fakeMounter) PublishEphemeral(_ context.Context, _ volume.ID, target string, u volume.Use, r volume.Request) error {
+	f.target, f.use, f.asked = target, u, r
 	return f.err
 }
 
-func (f *fakeMounter) Unstage(context.Context, volume.ID, string) error { return f.err }
-
-func (f *fakeMounter) Publish(_ context.Context, _ volume.ID, staging, target string, u volume.Use) error {
-	f.staging, f.target, f.use = staging, target, u
+func (f *fakeMounter) Stage(_ context.Context, id volume.ID, staging string, u volume.Use) error {
+	f.id, f.staging, f.use = id, staging, u
 	return f.err
 }
 
-func (f *fakeMounter) Unpublish(context.Context, volume.ID, string) error { return f.err }
+func (f *fakeMounter) Unstage(_ context.Context, id volume.ID, _ string) error {
+	f.id = id
+	return f.err
+}
+
+func (f *fakeMounter) Publish(_ context.Context, id volume.ID, staging, target string, u volume.Use) error {
+	f.id, f.staging, f.target, f.use = id, staging, target, u
+	return f.err
+}
+
+func (f *fakeMounter) Unpublish(_ context.Context, id volume.ID, _ string) error {
+	f.id = id
+	return f.err
+}
 
 func (f *fakeMounter) Stats(context.Context, volume.ID, string) (volume.Usage, error) {
 	return f.usage, f.err
@@ -100,3 +109,84 @@ func (f *fakeMounter) Expand(ctx context.Context, id volume.ID, _ string) (int64
 	v, err := f.Get(ctx, id)
 	return v.Size, err
 }
+
+// fakeSnapshots is a Snapshots and a Groups over maps. It answers err to
+// everything if set.
+type fakeSnapshots struct {
+	snapshots map[volume.ID]volume.Snapshot
+	groups    map[volume.ID]volume.Group
+	asked     volume.SnapshotRequest // the last one
+	askedFor  volume.GroupRequest
+	deleted   []volume.ID
+	err       error
+}
+
+func (f *fakeSnapshots) CreateSnapshot(_ context.Context, r volume.SnapshotRequest) (volume.Snapshot, error) {
+	f.asked = r
+	return volume.Snapshot{ID: r.ID, Name: r.Name, Volume: r.Volume, Node: "node-1", Size: 10, Ready: true}, f.err
+}
+
+func (f *fakeSnapshots) DeleteSnapshot(_ context.Context, id volume.ID) error {
+	f.deleted = append(f.deleted, id)
+	return f.err
+}
+
+func (f *fakeSnapshots) GetSnapshot(_ context.Context, id volume.ID) (volume.Snapshot, error) {
+	s, ok := f.snapshots[id]
+	if !ok {
+		return s, fmt.Errorf("snapshot %s: %w", id, volume.ErrNotFound)
+	}
+	return s, f.err
+}
+
+func (f *fakeSnapshots) ListSnapshots(context.Context) ([]volume.Snapshot, error) {
+	return slices.Collect(maps.Values(f.snapshots)), f.err
+}
+
+func (f *fakeSnapshots) CreateGroup(_ context.Context, r volume.GroupRequest) (volume.Group, error) {
+	f.askedFor = r
+	g := volume.Group{ID: r.ID, Name: r.Name, Ready: true}
+	for _, v := range r.Volumes {
+		g.Snapshots = append(g.Snapshots, volume.Snapshot{ID: "s-" + v, Volume: v, Group: r.ID, Ready: true})
+	}
+	return g, f.err
+}
+
+func (f *fakeSnapshots) DeleteGroup(_ context.Context, id volume.ID) error {
+	f.deleted = append(f.deleted, id)
+	return f.err
+}
+
+func (f *fakeSnapshots) GetGroup(_ context.Context, id volume.ID) (volume.Group, error) {
+	g, ok := f.groups[id]
+	if !ok {
+		return g, fmt.Errorf("group %s: %w", id, volume.ErrNotFound)
+	}
+	return g, f.err
+}
+
+// fakeEngine is a Modifier and a Health.
+type fakeEngine struct {
+	modified  volume.Attributes // the last ones
+	unhealthy []volume.Health
+	pools     []volume.PoolStatus
+	err       error
+}
+
+func (f *fakeEngine) Modify(_ context.Context, _ volume.ID, a volume.Attributes) (volume.Volume, error) {
+	f.modified = a
+	return volume.Volume{}, f.err
+}
+
+func (f *fakeEngine) Health(_ context.Context, id volume.ID) (volume.Health, error) {
+	for _, h := range f.unhealthy {
+		if h.ID == id {
+			return h, f.err
+		}
+	}
+	return volume.Health{ID: id}, f.err
+}
+
+func (f *fakeEngine) Unhealthy(context.Context) ([]volume.Health, error) { return f.unhealthy, f.err }
+
+func (f *fakeEngine) Pools(context.Context) []volume.PoolStatus { return f.pools }

@@ -31,8 +31,12 @@ type Mounter interface {
 	// Expand brings what is mounted at path to the size of the volume, which
 	// it returns in bytes.
 	Expand(ctx context.Context, id volume.ID, path string) (int64, error)
-	// Mode says how a volume is seen; ErrNotFound without a record.
-	Mode(ctx context.Context, id volume.ID) (volume.Mode, error)
+	// Get returns a volume as its record tells it; ErrNotFound without one.
+	Get(ctx context.Context, id volume.ID) (volume.Volume, error)
+	// PublishEphemeral makes a volume for one pod and gives it to it at
+	// target; Unpublish deletes it. ErrExists if the name is that of another
+	// volume, ErrInUse if it is at another target already.
+	PublishEphemeral(ctx context.Context, id volume.ID, target string, u volume.Use, r volume.Request) error
 }
 
 // nodeServer is the CSI Node service.
@@ -40,16 +44,21 @@ type nodeServer struct {
 	csi.UnimplementedNodeServer
 	driver, node string
 	mounter      Mounter
+	health       Health // nil: without the health RPCs
 }
 
 func (s *nodeServer) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
-	resp := &csi.NodeGetCapabilitiesResponse{}
-	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+	can := []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
-	} {
+	}
+	if s.health != nil {
+		can = append(can, csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH, csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH)
+	}
+	resp := &csi.NodeGetCapabilitiesResponse{}
+	for _, t := range can {
 		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{
 			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}},
 		})
@@ -65,15 +74,15 @@ func (s *nodeServer) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi
 }
 
 func (s *nodeServer) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
-	if err != nil {
-		return nil, err
-	}
 	staging, err := absolute("staging_target_path", req.GetStagingTargetPath())
 	if err != nil {
 		return nil, err
 	}
 	use, err := parseUse(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	id, err := resolve(ctx, s.mounter, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -86,11 +95,11 @@ func (s *nodeServer) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolu
 }
 
 func (s *nodeServer) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
+	staging, err := absolute("staging_target_path", req.GetStagingTargetPath())
 	if err != nil {
 		return nil, err
 	}
-	staging, err := absolute("staging_target_path", req.GetStagingTargetPath())
+	id, err := release(ctx, s.mounter, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +110,6 @@ func (s *nodeServer) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstage
 }
 
 func (s *nodeServer) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
-	if err != nil {
-		return nil, err
-	}
 	target, err := absolute("target_path", req.GetTargetPath())
 	if err != nil {
 		return nil, err
@@ -113,29 +118,49 @@ func (s *nodeServer) NodePublishVolume(ctx context.Context, req *csi.NodePublish
 	if err != nil {
 		return nil, err
 	}
-	if req.GetVolumeContext()[ephemeralKey] == "true" {
-		return nil, fmt.Errorf("%w: inline ephemeral volumes; use a generic ephemeral volume with a claim template", volume.ErrUnsupported)
-	}
-	if req.GetStagingTargetPath() == "" {
-		return nil, fmt.Errorf("volume %s: staging_target_path is missing: %w", id, volume.ErrNotStaged)
-	}
-	staging, err := absolute("staging_target_path", req.GetStagingTargetPath())
-	if err != nil {
-		return nil, err
-	}
 	use.ReadOnly = use.ReadOnly || req.GetReadonly()
-	if err := s.mounter.Publish(ctx, id, staging, target, use); err != nil {
+	if req.GetVolumeContext()[ephemeralKey] == "true" {
+		err = s.publishEphemeral(ctx, req, target, use)
+	} else {
+		err = s.publish(ctx, req, target, use)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
+func (s *nodeServer) publish(ctx context.Context, req *csi.NodePublishVolumeRequest, target string, use volume.Use) error {
+	id, err := resolve(ctx, s.mounter, req.GetVolumeId())
+	if err != nil {
+		return err
+	}
+	if req.GetStagingTargetPath() == "" {
+		return fmt.Errorf("volume %s: staging_target_path is missing: %w", id, volume.ErrNotStaged)
+	}
+	staging, err := absolute("staging_target_path", req.GetStagingTargetPath())
+	if err != nil {
+		return err
+	}
+	return s.mounter.Publish(ctx, id, staging, target, use)
+}
+
+// publishEphemeral is for a volume that a pod spells out itself. Its handle is
+// kubelet's and becomes its name.
+func (s *nodeServer) publishEphemeral(ctx context.Context, req *csi.NodePublishVolumeRequest, target string, use volume.Use) error {
+	r, err := inlineRequest(req.GetVolumeId(), use, req.GetVolumeContext())
+	if err != nil {
+		return err
+	}
+	return s.mounter.PublishEphemeral(ctx, r.ID, target, use, r)
+}
+
 func (s *nodeServer) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
-	id, err := volumeID(req.GetVolumeId())
+	target, err := absolute("target_path", req.GetTargetPath())
 	if err != nil {
 		return nil, err
 	}
-	target, err := absolute("target_path", req.GetTargetPath())
+	id, err := release(ctx, s.mounter, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -146,19 +171,15 @@ func (s *nodeServer) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpub
 }
 
 func (s *nodeServer) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
-	id, path, err := volumeAtPath(req)
+	v, path, err := s.volumeAtPath(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	mode, err := s.mounter.Mode(ctx, id)
+	u, err := s.mounter.Stats(ctx, v.ID, path)
 	if err != nil {
 		return nil, err
 	}
-	u, err := s.mounter.Stats(ctx, id, path)
-	if err != nil {
-		return nil, err
-	}
-	if mode == volume.Block {
+	if v.Mode == volume.Block {
 		return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: u.TotalBytes}}}, nil
 	}
 	resp := &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{
@@ -173,22 +194,19 @@ func (s *nodeServer) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVol
 }
 
 func (s *nodeServer) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
-	id, path, err := volumeAtPath(req)
-	if err != nil {
-		return nil, err
-	}
 	if _, _, err := checkRange(req.GetCapacityRange()); err != nil {
 		return nil, err
 	}
-	if _, err := s.mounter.Mode(ctx, id); err != nil {
+	v, path, err := s.volumeAtPath(ctx, req)
+	if err != nil {
 		return nil, err
 	}
-	size, err := s.mounter.Expand(ctx, id, path)
+	size, err := s.mounter.Expand(ctx, v.ID, path)
 	if err != nil {
 		return nil, err
 	}
 	if asked := req.GetCapacityRange().GetRequiredBytes(); asked > size {
-		return nil, fmt.Errorf("%w: volume %s has %d bytes and %d are asked; expand it at the controller first", volume.ErrOutOfRange, id, size, asked)
+		return nil, fmt.Errorf("%w: volume %s has %d bytes and %d are asked; expand it at the controller first", volume.ErrOutOfRange, v.ID, size, asked)
 	}
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: size}, nil
 }
@@ -196,18 +214,15 @@ func (s *nodeServer) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVo
 // volumeAtPath reads a request that looks at a volume where it is. Such a
 // path is looked up among the mounts and never made, so a relative one is one
 // where the volume is not.
-func volumeAtPath(req interface {
+func (s *nodeServer) volumeAtPath(ctx context.Context, req interface {
 	GetVolumeId() string
 	GetVolumePath() string
-}) (volume.ID, string, error) {
-	id, err := volumeID(req.GetVolumeId())
-	if err != nil {
-		return "", "", err
-	}
+}) (volume.Volume, string, error) {
 	if req.GetVolumePath() == "" {
-		return "", "", fmt.Errorf("%w: volume_path is missing", volume.ErrInvalid)
+		return volume.Volume{}, "", fmt.Errorf("%w: volume_path is missing", volume.ErrInvalid)
 	}
-	return id, req.GetVolumePath(), nil
+	v, err := lookup(ctx, s.mounter, req.GetVolumeId())
+	return v, req.GetVolumePath(), err
 }
 
 // absolute checks a path that the caller chose. It comes from kubelet over a

@@ -29,7 +29,6 @@ func TestPublishRequests(t *testing.T) {
 		{"root as target", func(r *req) { r.TargetPath = "/" }, codes.InvalidArgument, false},
 		{"no capability", func(r *req) { r.VolumeCapability = nil }, codes.InvalidArgument, false},
 		{"not staged", func(r *req) { r.StagingTargetPath = "" }, codes.FailedPrecondition, false},
-		{"ephemeral", func(r *req) { r.VolumeContext = map[string]string{ephemeralKey: "true"} }, codes.InvalidArgument, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &fakeMounter{}

@@ -56,7 +56,12 @@ type Config struct {
 	RegistrationDir string
 	Volumes         Volumes // nil: no Controller service
 	Mounter         Mounter // nil: no Node service
-	Log             *slog.Logger
+	// What is not set is not announced; the first three need Volumes.
+	Snapshots Snapshots // snapshots, and volumes with the content of others
+	Groups    Groups    // the GroupController service; needs Snapshots
+	Modifier  Modifier
+	Health    Health // of volumes to the controller and the node, of pools to the node
+	Log       *slog.Logger
 }
 
 // Server serves CSI. It is made by New and runs once.
@@ -77,6 +82,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("%w: endpoint %q is not unix:// and an absolute, clean path", volume.ErrInvalid, cfg.Endpoint)
 	case cfg.Volumes == nil && cfg.Mounter == nil:
 		return nil, fmt.Errorf("%w: neither volumes nor a mounter to serve", volume.ErrInvalid)
+	case cfg.Volumes == nil && (cfg.Snapshots != nil || cfg.Groups != nil || cfg.Modifier != nil):
+		return nil, fmt.Errorf("%w: snapshots, groups and modifications need volumes", volume.ErrInvalid)
+	case cfg.Groups != nil && cfg.Snapshots == nil:
+		return nil, fmt.Errorf("%w: groups need snapshots", volume.ErrInvalid)
 	case cfg.Mounter != nil && cfg.Node == "":
 		return nil, fmt.Errorf("%w: the node has no name", volume.ErrInvalid)
 	case cfg.RegistrationDir != "" && cfg.Mounter == nil:
@@ -91,13 +100,7 @@ func New(cfg Config) (*Server, error) {
 // returns nil after an orderly end.
 func (s *Server) Run(ctx context.Context) error {
 	calls := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
-	csi.RegisterIdentityServer(calls, &identityServer{name: s.cfg.Name, version: s.cfg.Version, controller: s.cfg.Volumes != nil})
-	if s.cfg.Volumes != nil {
-		csi.RegisterControllerServer(calls, &controllerServer{driver: s.cfg.Name, volumes: s.cfg.Volumes})
-	}
-	if s.cfg.Mounter != nil {
-		csi.RegisterNodeServer(calls, &nodeServer{driver: s.cfg.Name, node: s.cfg.Node, mounter: s.cfg.Mounter})
-	}
+	s.register(calls)
 	all := []served{{calls, s.socket}}
 	if s.cfg.RegistrationDir != "" {
 		reg := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
@@ -106,6 +109,25 @@ func (s *Server) Run(ctx context.Context) error {
 		all = append(all, served{reg, filepath.Join(s.cfg.RegistrationDir, s.cfg.Name+"-reg.sock")})
 	}
 	return serve(ctx, all, s.cfg.Log)
+}
+
+// register registers the services of CSI that the configuration has.
+func (s *Server) register(on grpc.ServiceRegistrar) {
+	c := s.cfg
+	csi.RegisterIdentityServer(on, &identityServer{
+		name: c.Name, version: c.Version, controller: c.Volumes != nil, snapshots: c.Snapshots != nil, groups: c.Groups != nil,
+	})
+	if c.Volumes != nil {
+		csi.RegisterControllerServer(on, &controllerServer{
+			driver: c.Name, volumes: c.Volumes, snapshots: c.Snapshots, modifier: c.Modifier, health: c.Health,
+		})
+	}
+	if c.Groups != nil {
+		csi.RegisterGroupControllerServer(on, &groupServer{driver: c.Name, volumes: c.Volumes, snapshots: c.Snapshots, groups: c.Groups})
+	}
+	if c.Mounter != nil {
+		csi.RegisterNodeServer(on, &nodeServer{driver: c.Name, node: c.Node, mounter: c.Mounter, health: c.Health})
+	}
 }
 
 type served struct {

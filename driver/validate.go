@@ -3,26 +3,14 @@ package driver
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/plinth-csi/plinth/driver/volume"
-)
-
-// The parameters of a StorageClass. A key with reservedPrefix that is not
-// listed comes from a sidecar and is no concern of ours.
-const (
-	paramPool       = "pool"
-	paramVolumeType = "volumeType"
-	reservedPrefix  = "csi.storage.k8s.io/"
-	paramFSType     = reservedPrefix + "fstype"
-	paramClaim      = reservedPrefix + "pvc/name"
-	paramNamespace  = reservedPrefix + "pvc/namespace"
-	paramVolume     = reservedPrefix + "pv/name"
-	ephemeralKey    = reservedPrefix + "ephemeral"
 )
 
 // maxString is the length in bytes that CSI allows a string (CSI 1.13, "Size Limits").
@@ -33,36 +21,39 @@ const defaultSize = 1 << 30
 
 func topologyKey(driver string) string { return driver + "/node" }
 
-// volumeID reads the ID in a request. One that cannot be ours names a volume
-// that does not exist (CSI 1.13: NOT_FOUND); only its absence is invalid.
-func volumeID(s string) (volume.ID, error) {
-	if s == "" {
-		return "", fmt.Errorf("%w: volume_id is missing", volume.ErrInvalid)
+// checkName checks the name of what is to be made (CSI 1.13, "Size Limits" and
+// CreateVolumeRequest.name).
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: name is missing", volume.ErrInvalid)
+	case len(name) > maxString:
+		return fmt.Errorf("%w: name is longer than %d bytes", volume.ErrInvalid, maxString)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, banned):
+		return fmt.Errorf("%w: name %.80q has control characters", volume.ErrInvalid, name)
 	}
-	id, err := volume.ParseID(s)
-	if err != nil {
-		return "", fmt.Errorf("volume %.80q: %w", s, volume.ErrNotFound)
-	}
-	return id, nil
+	return nil
+}
+
+// banned are the characters that no name may have: control characters other
+// than whitespace (U+0085 is both, and banned).
+func banned(r rune) bool {
+	return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r'
 }
 
 func createRequest(driver string, req *csi.CreateVolumeRequest) (volume.Request, error) {
 	name := req.GetName()
-	switch {
-	case name == "":
-		return volume.Request{}, fmt.Errorf("%w: name is missing", volume.ErrInvalid)
-	case len(name) > maxString:
-		return volume.Request{}, fmt.Errorf("%w: name is longer than %d bytes", volume.ErrInvalid, maxString)
-	case req.GetVolumeContentSource() != nil:
-		return volume.Request{}, fmt.Errorf("%w: volumes from a snapshot or another volume", volume.ErrUnsupported)
-	case len(req.GetMutableParameters()) > 0:
-		return volume.Request{}, fmt.Errorf("%w: mutable parameters (VolumeAttributesClass)", volume.ErrUnsupported)
+	if err := checkName(name); err != nil {
+		return volume.Request{}, err
 	}
 	r, err := describeRequest(req.GetVolumeCapabilities(), req.GetParameters())
 	if err != nil {
 		return volume.Request{}, err
 	}
 	r.Name, r.ID = name, volume.IDForName(name)
+	if r.Attributes, err = parseAttributes(volume.Attributes{}, req.GetMutableParameters()); err != nil {
+		return volume.Request{}, err
+	}
 	if r.Size, r.LimitBytes, err = createRange(req.GetCapacityRange()); err != nil {
 		return volume.Request{}, err
 	}
@@ -117,45 +108,11 @@ func applyParameters(r *volume.Request, params map[string]string) error {
 		return err
 	}
 	r.Pool, r.Labels = p.pool, p.labels
+	r.Thick, r.OnDelete, r.MkfsOptions = p.thick, p.onDelete, p.mkfsOptions
 	if r.FSType == "" && r.Mode == volume.Filesystem {
 		r.FSType = p.fsType
 	}
 	return nil
-}
-
-// parameters is a StorageClass as the driver understands it.
-type parameters struct {
-	pool, fsType string
-	labels       map[string]string
-}
-
-// parseParameters refuses what it does not know, naming the keys but never
-// their values.
-func parseParameters(params map[string]string) (parameters, error) {
-	var p parameters
-	for _, key := range slices.Sorted(maps.Keys(params)) {
-		value := params[key]
-		switch key {
-		case paramPool:
-			p.pool = value
-		case paramVolumeType:
-			if value != "csi" {
-				return p, fmt.Errorf("%w: %s %.40q: this service makes csi volumes; leave the parameter out, or provision through Plinth's controller, which makes csi, local and hostPath", volume.ErrInvalid, key, value)
-			}
-		case paramFSType:
-			p.fsType = value
-		case paramClaim, paramNamespace, paramVolume:
-			if p.labels == nil {
-				p.labels = map[string]string{}
-			}
-			p.labels[key] = value
-		default:
-			if !strings.HasPrefix(key, reservedPrefix) {
-				return p, fmt.Errorf("%w: unknown parameter %.80q; the parameters are %s, %s and %s", volume.ErrInvalid, key, paramPool, paramVolumeType, paramFSType)
-			}
-		}
-	}
-	return p, nil
 }
 
 // uses reads capabilities, of which there must be one at least.

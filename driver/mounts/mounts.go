@@ -108,10 +108,9 @@ func New(o Options) (*Service, error) {
 	return &Service{volumes: o.Volumes, host: o.Host, dir: o.Dir, log: o.Log}, nil
 }
 
-// Mode says how a volume is seen; ErrNotFound without a record.
-func (s *Service) Mode(ctx context.Context, id volume.ID) (volume.Mode, error) {
-	v, err := s.volumes.Get(ctx, id)
-	return v.Mode, err
+// Get returns a volume as its record tells it; ErrNotFound without one.
+func (s *Service) Get(ctx context.Context, id volume.ID) (volume.Volume, error) {
+	return s.volumes.Get(ctx, id)
 }
 
 // begin holds a volume and reads its record.

@@ -155,9 +155,22 @@ type Group struct {
 
 // Health says whether a volume can be used where it is.
 type Health struct {
-	Abnormal bool
-	Message  string // for people; what is wrong and the way out
+	ID      ID
+	State   HealthState
+	Reason  string // one CamelCase word; "" of a healthy one
+	Message string // for people: what is wrong and the way out
 }
+
+// HealthState is how well a volume is (CSI 1.13, VolumeHealthErrorType).
+type HealthState string
+
+// The states of a volume's health.
+const (
+	Healthy      HealthState = ""
+	Degraded     HealthState = "Degraded"     // it serves, and something about it is unfinished
+	Inaccessible HealthState = "Inaccessible" // it cannot be used, and its data may be whole
+	DataLost     HealthState = "DataLost"     // its record is there and its data is not
+)
 
 // Space is what can be provisioned for a request, in bytes.
 type Space struct {

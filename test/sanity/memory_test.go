@@ -78,9 +78,13 @@ type mounter struct {
 	published map[string]volume.ID
 }
 
-func (m *mounter) Mode(ctx context.Context, id volume.ID) (volume.Mode, error) {
-	v, err := m.volumes.Get(ctx, id)
-	return v.Mode, err
+func (m *mounter) Get(ctx context.Context, id volume.ID) (volume.Volume, error) {
+	return m.volumes.Get(ctx, id)
+}
+
+// PublishEphemeral is nothing that csi-sanity calls.
+func (m *mounter) PublishEphemeral(context.Context, volume.ID, string, volume.Use, volume.Request) error {
+	return volume.ErrUnsupported
 }
 
 func (m *mounter) Stage(ctx context.Context, id volume.ID, staging string, _ volume.Use) error {

@@ -82,7 +82,7 @@ func (m Machine) Mount(ctx context.Context, dev, target, fsType string, options 
 	if err := mount.Vacant(target); err != nil {
 		return place(err)
 	}
-	return place(mount.Device(dev, target, fsType, options))
+	return place(fsck.Explain(mount.Device(dev, target, fsType, options), dev, fsType))
 }
 
 // Unmount implements Host.

@@ -3,8 +3,12 @@ package fsck
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plinth-csi/plinth/driver/host/run"
 )
@@ -29,8 +33,8 @@ func TestCheck(t *testing.T) {
 		{"clean", 0, ""},
 		{"repaired", 1, ""},
 		{"repaired, reboot wanted", 3, "e2fsck -p /dev/x"},
-		{"damaged", 4, "run e2fsck by hand"},
-		{"repaired in part", 5, "run e2fsck by hand"},
+		{"damaged", 4, "e2fsck -f /dev/x"},
+		{"repaired in part", 5, "e2fsck -f /dev/x"},
 		{"operational error", 8, "e2fsck -p /dev/x"},
 		{"not installed", -1, "e2fsck -p /dev/x"},
 	} {
@@ -41,7 +45,20 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
-	if err := Prepare(t.Context(), exits(8), "/dev/x", "xfs"); err != nil {
-		t.Errorf("XFS needs no command: %v", err)
+	dev := filepath.Join(t.TempDir(), "dev")
+	for content, says := range map[string]string{xfsMagic + "more": "", "XFS": "EOF", "ABCDEF": "xfs_repair " + dev} {
+		if err := os.WriteFile(dev, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Prepare(t.Context(), exits(8), dev, xfs)
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("XFS that begins with %q: %v", content, err)
+		}
+	}
+	if err := Explain(unix.EUCLEAN, dev, xfs); !errors.Is(err, unix.EUCLEAN) || !strings.Contains(err.Error(), "xfs_repair "+dev) {
+		t.Errorf("explained: %v", err)
+	}
+	if err := Explain(unix.EIO, dev, xfs); err != unix.EIO { //nolint:errorlint // exactly that
+		t.Errorf("explained: %v", err)
 	}
 }

@@ -13,8 +13,6 @@ import (
 	"github.com/plinth-csi/plinth/driver/host/run"
 )
 
-const xfs = "xfs"
-
 // uuidAt is where a filesystem's UUID is, in bytes from the start: s_uuid of
 // ext4's superblock and sb_uuid of XFS's.
 var uuidAt = map[string]int64{ext4: 1024 + 0x68, xfs: 32}

@@ -39,7 +39,7 @@ func openEngine(ctx context.Context, c engineConfig) (*engine, error) {
 	}
 	manager, err := pool.Open(ctx, pool.Options{
 		Config: cfg, Node: c.node, ClusterID: c.clusterID, Known: c.known,
-		Backends: backends(run.Exec{}), Log: c.log,
+		Backends: backends(run.Exec{}, c.log), Log: c.log,
 	})
 	if err != nil {
 		return nil, err

@@ -99,6 +99,24 @@ type Snapshot struct {
 	Held int64
 }
 
+// Scrubber is a backend that can make what a volume held unreadable when it
+// removes it.
+type Scrubber interface {
+	// Scrubs is nil if it can where the pool is, else it says why not and
+	// wraps ErrUnsupported.
+	Scrubs() error
+	// Scrub is Remove, and returns once nobody can read through the pool, its
+	// filesystem or its device what the volume held. It may be called again,
+	// also for a volume that Remove or a cut Scrub has already taken away.
+	Scrub(ctx context.Context, id volume.ID) error
+}
+
+// Reporter is a backend that knows what keeps a part of its pool from use.
+type Reporter interface {
+	// Problems has a line for each: the fault and the way out.
+	Problems(ctx context.Context) []string
+}
+
 // Source is what an attached volume offers to mount. Exactly one of Dir and
 // Device is set.
 type Source struct {
@@ -111,6 +129,7 @@ type Source struct {
 type Abilities struct {
 	Modes   []volume.Mode
 	FSTypes []string // what it can format; empty where it gives directories
+	Thick   bool     // it makes volumes whose bytes are allocated
 	Sharing Sharing
 }
 

@@ -16,6 +16,7 @@ const (
 	BackendBtrfs     = "btrfs"
 	BackendDirectory = "directory"
 	BackendImage     = "image"
+	BackendDevice    = "device"
 	BackendMemory    = "memory" // tests only
 )
 
@@ -54,10 +55,11 @@ type PoolConfig struct {
 	Backend      string // one of the Backend constants
 	Quota        string // one of the Quota constants; for directories
 	Reserve      Reserve
-	Overcommit   float64 // at least 1
-	Shared       bool    // the same filesystem at the same path on every node
-	RequireMount bool    // Path itself has to be a mount point
-	Line         int     // where it begins in the file; 0 if it does not come from one
+	Overcommit   float64  // at least 1
+	Shared       bool     // the same filesystem at the same path on every node
+	RequireMount bool     // Path itself has to be a mount point
+	Devices      []string // for devices: paths below /dev, or patterns of filepath.Glob
+	Line         int      // where it begins in the file; 0 if it does not come from one
 }
 
 // Refusal is a pool that is not served because of its configuration.

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -23,6 +24,10 @@ pools:
   shared: true
   requireMount: false
 - {name: third, path: /mnt/third, reserve: 10Gi, backend: image}
+- name: raw
+  path: /mnt/raw
+  backend: device
+  devices: [/dev/disk/by-id/nvme-*, /dev/sdb]
 `))
 	if err != nil || len(cfg.Refused) > 0 {
 		t.Fatalf("%v, refused %v", err, cfg.Refused)
@@ -31,9 +36,10 @@ pools:
 		{Name: "fast", Path: "/mnt/fast", Backend: BackendAuto, Quota: QuotaProject, Overcommit: 1, RequireMount: true, Line: 3},
 		{Name: "bulk", Path: "/mnt/bulk", Backend: BackendDirectory, Quota: QuotaNone, Reserve: Reserve{Percent: 5}, Overcommit: 1.5, Shared: true, Line: 5},
 		{Name: "third", Path: "/mnt/third", Backend: BackendImage, Quota: QuotaProject, Reserve: Reserve{Bytes: 10 << 30}, Overcommit: 1, RequireMount: true, Line: 13},
+		{Name: "raw", Path: "/mnt/raw", Backend: BackendDevice, Quota: QuotaProject, Overcommit: 1, RequireMount: true, Devices: []string{"/dev/disk/by-id/nvme-*", "/dev/sdb"}, Line: 14},
 	}
 	for i, w := range want {
-		if cfg.Pools[i] != w {
+		if !reflect.DeepEqual(cfg.Pools[i], w) {
 			t.Errorf("pool %d: %+v, want %+v", i, cfg.Pools[i], w)
 		}
 	}
@@ -68,6 +74,17 @@ func TestRefusals(t *testing.T) {
 		{"overcommit is not a number", "- name: bad\n  path: /b\n  overcommit: NaN", ReasonConfig, "from 1", 6},
 		{"shared is not a bool", "- name: bad\n  path: /b\n  shared: maybe", ReasonConfig, "true or false", 6},
 		{"shared images", "- name: bad\n  path: /b\n  backend: image\n  shared: true", ReasonConfig, "use backend: directory", 7},
+		{"devices of nothing", "- name: bad\n  path: /b\n  backend: device", ReasonConfig, "need each other", 4},
+		{"devices of images", "- name: bad\n  path: /b\n  backend: image\n  devices: [/dev/sda]", ReasonConfig, "need each other", 4},
+		{"devices are no list", "- name: bad\n  path: /b\n  backend: device\n  devices: /dev/sda", ReasonConfig, "is a list of devices", 7},
+		{"no device", "- name: bad\n  path: /b\n  backend: device\n  devices: []", ReasonConfig, "is a list of devices", 7},
+		{"device in a device", "- name: bad\n  path: /b\n  backend: device\n  devices: [[/dev/sda]]", ReasonConfig, "plain values", 7},
+		{"device elsewhere", "- name: bad\n  path: /b\n  backend: device\n  devices: [/tmp/sda]", ReasonConfig, "below /dev", 7},
+		{"device climbs", "- name: bad\n  path: /b\n  backend: device\n  devices: [/dev/../sda]", ReasonConfig, "below /dev", 7},
+		{"device is all of them", "- name: bad\n  path: /b\n  backend: device\n  devices: [/dev]", ReasonConfig, "below /dev", 7},
+		{"device is no pattern", "- name: bad\n  path: /b\n  backend: device\n  devices: ['/dev/sd[a']", ReasonConfig, "no pattern", 7},
+		{"device twice", "- name: bad\n  path: /b\n  backend: device\n  devices: [/dev/sda, /dev/sda]", ReasonConfig, "twice", 7},
+		{"reserve of devices", "- name: bad\n  path: /b\n  backend: device\n  reserve: 5%\n  devices: [/dev/sda]", ReasonConfig, "whole disk", 4},
 		{"name taken", "- name: good\n  path: /b", ReasonDuplicate, "line 2", 4},
 		{"path taken", "- name: bad\n  path: /a", ReasonOverlap, "pool good in line 2", 4},
 		{"path within another's", "- name: bad\n  path: /a/b", ReasonOverlap, "overlap", 4},

@@ -43,7 +43,7 @@ func (p *pool) survey(ctx context.Context) (ground, error) {
 	if err != nil {
 		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
 	}
-	if !c.Enforced {
+	if !c.Enforced || c.Whole {
 		return ground{capacity: c}, nil // what is free is what counts
 	}
 	began := p.seen.begin()

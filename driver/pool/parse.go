@@ -27,6 +27,7 @@ const (
 	keyOvercommit   = "overcommit"
 	keyShared       = "shared"
 	keyRequireMount = "requireMount"
+	keyDevices      = "devices"
 )
 
 // maxOvercommit bounds the ratio so that capacities stay within an int64.
@@ -121,6 +122,9 @@ func parsePool(node *yaml.Node) (PoolConfig, *Refusal) {
 }
 
 func (p *PoolConfig) set(key, value *yaml.Node) *Refusal {
+	if key.Value == keyDevices {
+		return parseDevices(&p.Devices, value)
+	}
 	if value.Kind != yaml.ScalarNode {
 		if slices.Contains(poolKeys(), key.Value) {
 			return refuse(value.Line, "%s takes one plain value", key.Value)
@@ -142,7 +146,7 @@ func (p *PoolConfig) set(key, value *yaml.Node) *Refusal {
 			return refuse(line, "path %.200q is not clean or is the root; write it without //, . and .. and without a / at the end", text)
 		}
 	case keyBackend:
-		return oneOf(value, &p.Backend, key.Value, BackendAuto, BackendBtrfs, BackendDirectory, BackendImage, BackendMemory)
+		return oneOf(value, &p.Backend, key.Value, BackendAuto, BackendBtrfs, BackendDirectory, BackendImage, BackendDevice, BackendMemory)
 	case keyQuota:
 		return oneOf(value, &p.Quota, key.Value, QuotaProject, QuotaNone)
 	case keyReserve:
@@ -174,6 +178,10 @@ func (p *PoolConfig) complete(seen map[string]int) *Refusal {
 		return refuse(seen[keyQuota], "quota is for backend: %s only, and this pool has backend: %s", BackendDirectory, p.Backend)
 	case p.Shared && p.Backend != BackendAuto && p.Backend != BackendDirectory && p.Backend != BackendMemory:
 		return refuse(seen[keyShared], "a shared pool keeps directories: several nodes must not write to one %s volume; use backend: %s", p.Backend, BackendDirectory)
+	case (p.Backend == BackendDevice) != (len(p.Devices) > 0):
+		return refuse(p.Line, "%s and backend: %s need each other; a pool of disks lists them, and no other pool does", keyDevices, BackendDevice)
+	case p.Backend == BackendDevice && (p.Overcommit != 1 || p.Reserve != Reserve{}):
+		return refuse(p.Line, "%s and %s are not for backend: %s: a volume there is a whole disk", keyReserve, keyOvercommit, BackendDevice)
 	}
 	if p.Quota == "" {
 		p.Quota = QuotaProject
@@ -206,7 +214,7 @@ func within(dir, path string) bool {
 }
 
 func poolKeys() []string {
-	return []string{keyName, keyPath, keyBackend, keyQuota, keyReserve, keyOvercommit, keyShared, keyRequireMount}
+	return []string{keyName, keyPath, keyBackend, keyQuota, keyReserve, keyOvercommit, keyShared, keyRequireMount, keyDevices}
 }
 
 func refuse(line int, format string, args ...any) *Refusal {
@@ -242,5 +250,29 @@ func parseReserve(to *Reserve, line int, text string) *Refusal {
 		return refuse(line, "reserve %.40q is neither a percentage nor a quantity of bytes; write it like 5%% or 10Gi", text)
 	}
 	*to = Reserve{Bytes: q.Value()}
+	return nil
+}
+
+// parseDevices reads a list of devices. A pattern may not climb, so what it
+// finds is below /dev by its name; what it is, the backend looks at.
+func parseDevices(to *[]string, value *yaml.Node) *Refusal {
+	if value.Kind != yaml.SequenceNode || len(value.Content) == 0 {
+		return refuse(value.Line, "%s is a list of devices, such as [/dev/disk/by-id/nvme-*]", keyDevices)
+	}
+	for _, item := range value.Content {
+		name := item.Value
+		_, err := filepath.Match(name, "")
+		switch {
+		case item.Kind != yaml.ScalarNode || item.Tag != "!!str":
+			return refuse(item.Line, "%s is a list of plain values", keyDevices)
+		case err != nil:
+			return refuse(item.Line, "device %.200q is no pattern: a [ without its ], or a \\ at the end", name)
+		case !strings.HasPrefix(name, "/dev/") || filepath.Clean(name) != name || strings.ContainsRune(name, 0):
+			return refuse(item.Line, "device %.200q is not an absolute, clean path below /dev, such as /dev/disk/by-id/nvme-*", name)
+		case slices.Contains(*to, name):
+			return refuse(item.Line, "device %.200q is there twice; remove one", name)
+		}
+		*to = append(*to, name)
+	}
 	return nil
 }

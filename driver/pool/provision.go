@@ -48,6 +48,8 @@ func complete(req volume.Request) (volume.Request, error) {
 		err = fmt.Errorf("%w: volume %s of %d to %d bytes", volume.ErrInvalid, req.ID, req.Size, req.LimitBytes)
 	case req.Mode != volume.Filesystem && req.Mode != volume.Block:
 		err = fmt.Errorf("%w: volume %s of mode %q; the modes are %s and %s", volume.ErrInvalid, req.ID, req.Mode, volume.Filesystem, volume.Block)
+	case !slices.Contains([]volume.OnDelete{"", volume.Delete, volume.Scrub}, req.OnDelete):
+		err = fmt.Errorf("%w: volume %s with onDelete %q; it is %s or %s", volume.ErrInvalid, req.ID, req.OnDelete, volume.Delete, volume.Scrub)
 	case req.Mode == volume.Block && req.FSType != "":
 		err = fmt.Errorf("%w: volume %s is a block device and has no filesystem %q", volume.ErrInvalid, req.ID, req.FSType)
 	}
@@ -154,6 +156,8 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("filesystem", r.Spec.FSType, req.FSType)
 	case r.From != req.From:
 		return says("content of", r.From, req.From)
+	case scrubbed(r.Spec) != scrubbed(req.Spec):
+		return says("way of deletion", r.Spec.OnDelete, req.OnDelete)
 	case r.Spec.Thick != req.Thick:
 		return says("thick provisioning", r.Spec.Thick, req.Thick)
 	case len(pools) > 0 && !slices.Contains(pools, p.cfg.Name):
@@ -294,6 +298,12 @@ func (p *pool) serves(a backend.Abilities, req volume.Request) error {
 		return fmt.Errorf("%w: pool %s (%s) gives directories, no filesystem %.20q of their own; leave csi.storage.k8s.io/fstype out or use a pool of images", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType)
 	case req.FSType != "" && !slices.Contains(a.FSTypes, req.FSType):
 		return fmt.Errorf("%w: pool %s (%s) makes no filesystem %.20q; those it makes are %s", volume.ErrUnsupported, p.cfg.Name, p.kind, req.FSType, strings.Join(a.FSTypes, ", "))
+	}
+	if req.Thick && !a.Thick {
+		return fmt.Errorf("%w: pool %s (%s) makes no thick volumes; use a pool of images or devices", volume.ErrUnsupported, p.cfg.Name, p.kind)
+	}
+	if err := p.scrubs(req.Spec); err != nil {
+		return err
 	}
 	if i := slices.IndexFunc(req.AccessModes, multiNode); i >= 0 && !p.cfg.Shared {
 		return fmt.Errorf("%w: pool %s is of one node and cannot serve %s; ask for ReadWriteOnce or ReadWriteOncePod, or use a shared pool", volume.ErrUnsupported, p.cfg.Name, req.AccessModes[i])

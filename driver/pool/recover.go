@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -37,16 +38,25 @@ func (p *problems) clear(about string) {
 // shown bounds how many problems a status message spells out.
 const shown = 3
 
-func (p *problems) String() string {
+func (p *problems) all() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []string
 	for _, about := range slices.Sorted(maps.Keys(p.lines)) {
-		if len(out) == shown {
-			out = append(out, fmt.Sprintf("and %d more", len(p.lines)-shown))
-			break
-		}
 		out = append(out, p.lines[about])
+	}
+	return out
+}
+
+// report is what is wrong in the pool, for its status: with volumes, and with
+// what its backend works on.
+func (p *pool) report(ctx context.Context) string {
+	out := p.problems.all()
+	if r, ok := p.backend.(backend.Reporter); ok {
+		out = append(out, r.Problems(ctx)...)
+	}
+	if more := len(out) - shown; more > 0 {
+		out = append(out[:shown], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(out, "; ")
 }
@@ -123,6 +133,9 @@ func (p *pool) finish(ctx context.Context, r record) error {
 		return err
 	case r.State == ready:
 		return nil
+	case r.State == deleting && scrubbed(r.Spec):
+		_, err := p.startScrub(r) // nobody waits here for what may take hours
+		return err
 	}
 	return p.destroy(ctx, r)
 }

@@ -15,6 +15,9 @@ import (
 // (docs/design.md, "What can be provisioned").
 func available(cfg PoolConfig, g ground, promised int64) int64 {
 	c := g.capacity
+	if c.Whole {
+		return c.Free
+	}
 	if !c.Enforced {
 		return max(0, c.Free-cfg.Reserve.Of(c.Total))
 	}
@@ -27,6 +30,9 @@ func available(cfg PoolConfig, g ground, promised int64) int64 {
 
 // largest is the largest single volume that fits.
 func largest(g ground, available int64) int64 {
+	if g.capacity.Whole {
+		return g.capacity.LargestFree
+	}
 	if g.capacity.MaxVolume > 0 {
 		available = min(available, g.capacity.MaxVolume)
 	}

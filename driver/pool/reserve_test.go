@@ -33,6 +33,7 @@ func TestAvailable(t *testing.T) {
 		{"over-promised", PoolConfig{Overcommit: 1}, enforced(100*gi, 90*gi), 50 * gi, 0},
 		{"no overflow", PoolConfig{Overcommit: 1000}, enforced(math.MaxInt64/4, 0), 5, math.MaxInt64 - 5},
 		{"without limits, what is free", PoolConfig{Overcommit: 3, Reserve: Reserve{Bytes: 5 * gi}}, ground{capacity: volume.Capacity{Total: 100 * gi, Free: 25 * gi}}, 80 * gi, 20 * gi},
+		{"whole disks, what is free whatever is promised", PoolConfig{Overcommit: 1}, ground{capacity: volume.Capacity{Total: 100 * gi, Free: 25 * gi, Enforced: true, Whole: true}}, 90 * gi, 25 * gi},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := available(c.cfg, c.g, c.promised); got != c.want {

@@ -63,7 +63,7 @@ func (s *slot) status(ctx context.Context) volume.PoolStatus {
 		return st
 	}
 	st.State = volume.PoolReady
-	if st.Message = p.problems.String(); st.Message != "" {
+	if st.Message = p.report(ctx); st.Message != "" {
 		st.Reason = "Problems"
 	}
 	return st

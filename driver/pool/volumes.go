@@ -112,7 +112,7 @@ func (p *pool) create(ctx context.Context, r record, limit int64) (record, error
 
 // made says in the record that a volume is ready.
 func (p *pool) made(ctx context.Context, r record, info volume.Info, limit int64) (record, error) {
-	r.Spec.Size = exact(r.Spec, info)
+	r.Spec.Size = p.exact(r.Spec, info)
 	if limit > 0 && r.Spec.Size > limit {
 		err := fmt.Errorf("%w: pool %s makes it %d bytes, allowed are %d", volume.ErrOutOfRange, p.cfg.Name, r.Spec.Size, limit)
 		return record{}, p.giveUp(ctx, r, err)
@@ -125,10 +125,11 @@ func (p *pool) made(ctx context.Context, r record, info volume.Info, limit int64
 }
 
 // exact is the size of a volume that the backend has made. A consumer sees the
-// size of a block device, which a backend rounds up to its sectors; in a
-// filesystem the limit is what was asked, and what lies beyond is of no use.
-func exact(s volume.Spec, made volume.Info) int64 {
-	if s.Mode == volume.Block {
+// size of a block device, which a backend rounds up to its sectors, and of a
+// whole disk; else, in a filesystem, the limit is what was asked, and what lies
+// beyond is of no use.
+func (p *pool) exact(s volume.Spec, made volume.Info) int64 {
+	if s.Mode == volume.Block || p.kind == BackendDevice {
 		return max(s.Size, made.Size)
 	}
 	return s.Size
@@ -169,7 +170,16 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 			return err
 		}
 	}
-	if err := p.backend.Remove(ctx, id); err != nil {
+	if scrubbed(r.Spec) {
+		return p.scrub(ctx, r)
+	}
+	return p.removed(ctx, r, p.backend.Remove(ctx, id))
+}
+
+// removed ends what destroy began, by what the backend answered.
+func (p *pool) removed(ctx context.Context, r record, err error) error {
+	id := r.Spec.ID
+	if err != nil {
 		err = fmt.Errorf("delete volume %s: %w", id, err)
 		if _, getErr := p.backend.Get(ctx, id); getErr == nil && errors.Is(err, volume.ErrInUse) {
 			r.State = ready
@@ -206,6 +216,10 @@ func (p *pool) expand(ctx context.Context, r record, size int64) (record, error)
 	if c.MaxVolume > 0 && size > c.MaxVolume {
 		return record{}, fmt.Errorf("expand volume %s: %w: pool %s makes volumes of up to %d bytes", r.Spec.ID, volume.ErrOutOfRange, p.cfg.Name, c.MaxVolume)
 	}
+	if c.Whole { // it takes no bytes of the pool to grow with its disk
+		r.GrowTo = size
+		return p.grow(ctx, r)
+	}
 	if size > r.GrowTo {
 		more := size - r.reserved()
 		r.GrowTo = size
@@ -230,7 +244,7 @@ func (p *pool) grow(ctx context.Context, r record) (record, error) {
 		}
 		return record{}, err
 	}
-	r.Spec.Size, r.GrowTo = exact(spec, info), 0
+	r.Spec.Size, r.GrowTo = p.exact(spec, info), 0
 	if err := p.records.put(r); err != nil {
 		return record{}, err
 	}

@@ -75,6 +75,10 @@ type Capacity struct {
 	Enforced bool
 	// MaxVolume and MinVolume bound the size of one volume; 0 is no bound.
 	MaxVolume, MinVolume int64
+	// Whole says that a volume takes a whole disk, whatever its size: all of
+	// Free can be provisioned, and LargestFree is the largest volume now.
+	Whole       bool
+	LargestFree int64
 }
 
 // Request asks for a volume in a pool.

@@ -52,6 +52,9 @@ type Harness struct {
 	CopiesIdle bool
 	// Cuts says that pools have OpenCut.
 	Cuts bool
+	// Grow makes the disk of a volume larger, in bytes, where a volume is a
+	// whole disk and grows only with it; nil is elsewhere.
+	Grow func(t *testing.T, p Pool, id volume.ID, size int64)
 }
 
 // Run runs the suite; each test has a pool of its own and ends with a check
@@ -163,6 +166,21 @@ func (e *env) ensure(t *testing.T, s volume.Spec) volume.Info {
 	return info
 }
 
+// grow makes a volume larger.
+func (e *env) grow(t *testing.T, s volume.Spec) {
+	t.Helper()
+	e.makeRoom(t, s)
+	e.ensure(t, s)
+}
+
+// makeRoom is what must happen before a volume can grow.
+func (e *env) makeRoom(t *testing.T, s volume.Spec) {
+	t.Helper()
+	if e.Grow != nil {
+		e.Grow(t, e.pool, s.ID, s.Size)
+	}
+}
+
 func (e *env) remove(t *testing.T, id volume.ID) {
 	t.Helper()
 	if err := e.b.Remove(t.Context(), id); err != nil {
@@ -213,10 +231,10 @@ func (e *env) checkInvariants(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(e.pool.Dir, "volumes", s)); err != nil {
 			t.Errorf("an unknown file was touched: %v", err)
 		}
-		listed[strings.TrimSuffix(s, ".img")] = true
+		listed[bare(s)] = true
 	}
 	for _, name := range names(t, filepath.Join(e.pool.Dir, "volumes")) {
-		id := strings.TrimSuffix(name, ".img")
+		id := bare(name)
 		if !listed[id] {
 			t.Errorf("volumes/%s is on disk but in no list", name)
 		}
@@ -236,6 +254,17 @@ func (e *env) checkInvariants(t *testing.T) {
 	for _, m := range mountsBelow(t, e.pool.Dir) {
 		t.Errorf("mount left: %s", m)
 	}
+}
+
+// suffixes are what backends put behind an ID.
+var suffixes = []string{"", ".img", ".disk"}
+
+// bare is a name in volumes/ without them.
+func bare(name string) string {
+	for _, suffix := range suffixes {
+		name = strings.TrimSuffix(name, suffix)
+	}
+	return name
 }
 
 // names lists a directory; one that is not there is empty.

@@ -67,6 +67,9 @@ func testCuts(t *testing.T, e *env) {
 				if err := c.before(t.Context(), e.b); err != nil {
 					t.Fatal(err)
 				}
+				if c.name == "grow" {
+					e.makeRoom(t, larger)
+				}
 				if !e.cutOnce(t, n, c.do, c.thereIf) {
 					break
 				}

@@ -48,7 +48,7 @@ func testSymlinks(t *testing.T, e *env) {
 	target := t.TempDir()
 	precious := filepath.Join(target, "precious")
 	lay(t, precious, false)
-	for _, suffix := range []string{"", ".img"} {
+	for _, suffix := range suffixes {
 		to := target
 		if suffix != "" {
 			to = precious
@@ -83,7 +83,7 @@ func testSymlinks(t *testing.T, e *env) {
 		t.Errorf("something was put where the link points: %q", names(t, target))
 	}
 	e.strangers = nil
-	for _, suffix := range []string{"", ".img"} {
+	for _, suffix := range suffixes {
 		_ = os.Remove(filepath.Join(e.pool.Dir, "volumes", "link"+suffix))
 	}
 }

@@ -147,7 +147,7 @@ func (b *Image) Close() error { return b.host.Close() }
 
 // Abilities are both modes, and the two filesystems that it makes.
 func (b *Image) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Sharing: b.sharing}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Thick: true, Sharing: b.sharing}
 }
 
 // Ensure makes or grows a volume. The filesystem in it is grown by whoever has

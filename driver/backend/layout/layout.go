@@ -36,6 +36,7 @@ type Kind string
 const (
 	Directory Kind = ""
 	Image     Kind = ".img"
+	Disk      Kind = ".disk" // a file that says which disk it is
 )
 
 // Path is where a whole volume is.

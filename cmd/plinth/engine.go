@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
+	"sync"
 
+	"github.com/plinth-csi/plinth/cmd/process"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/mounts"
 	"github.com/plinth-csi/plinth/driver/pool"
@@ -25,17 +25,15 @@ type engineConfig struct {
 type engine struct {
 	pools  *pool.Manager
 	mounts *mounts.Service
+	file   *poolsFile
 }
 
 // openEngine opens the pools and exposes again what was exposed.
 func openEngine(ctx context.Context, c engineConfig) (*engine, error) {
-	data, err := os.ReadFile(c.poolsFile)
+	file := &poolsFile{name: c.poolsFile}
+	cfg, _, err := file.read()
 	if err != nil {
-		return nil, fmt.Errorf("pools file: %w", err)
-	}
-	cfg, err := pool.ParseConfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.poolsFile, err)
+		return nil, err
 	}
 	manager, err := pool.Open(ctx, pool.Options{
 		Config: cfg, Node: c.node, ClusterID: c.clusterID, Known: c.known,
@@ -51,7 +49,7 @@ func openEngine(ctx context.Context, c engineConfig) (*engine, error) {
 		manager.Close()
 		return nil, err
 	}
-	e := &engine{pools: manager, mounts: service}
+	e := &engine{pools: manager, mounts: service, file: file}
 	e.restore(ctx, c.log)
 	return e, nil
 }
@@ -64,11 +62,18 @@ func (e *engine) restore(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// watch follows disks as they come and go until the context ends; changed is
-// called after a pool did.
+// watch follows disks as they come and go, and the pools file, until the
+// context ends; changed is called after either changed, once at a time.
 func (e *engine) watch(ctx context.Context, log *slog.Logger, changed func()) error {
-	return e.pools.Watch(ctx, func() {
+	var one sync.Mutex
+	told := func() {
+		one.Lock()
+		defer one.Unlock()
 		e.restore(ctx, log)
 		changed()
-	})
+	}
+	return process.Together(ctx,
+		func(ctx context.Context) error { return e.pools.Watch(ctx, told) },
+		func(ctx context.Context) error { e.file.follow(ctx, e.pools, log, told); return nil },
+	)
 }

@@ -130,7 +130,10 @@ type Abilities struct {
 	Modes   []volume.Mode
 	FSTypes []string // what it can format; empty where it gives directories
 	Thick   bool     // it makes volumes whose bytes are allocated
-	Sharing Sharing
+	// Attributes says that it holds volumes to volume.Attributes, and changes
+	// them by Ensure.
+	Attributes bool
+	Sharing    Sharing
 }
 
 // Sharing is what copies (snapshots, what is restored or cloned) and their

@@ -40,6 +40,7 @@ const (
 	ReasonLocked     = "Locked"        // another process serves it
 	ReasonBackend    = "BackendFailed"
 	ReasonIO         = "IOError"
+	ReasonRemoved    = "Removed" // from the pools file, while it had volumes
 )
 
 // Config is a pools file.
@@ -68,9 +69,11 @@ type Refusal struct {
 	Line       int    // of the fault
 	Reason     string // one of the Reason constants
 	Message    string // the fault and the way out
+
+	known string // the UUID of a pool that was served before
 }
 
-func (r Refusal) Error() string { return fmt.Sprintf("line %d: %s", r.Line, r.Message) }
+func (r Refusal) Error() string { return atLine(r.Line, r.Message) }
 
 // Reserve is the part of a filesystem that is never provisioned.
 type Reserve struct {
@@ -97,11 +100,13 @@ type Fault struct {
 
 func (f *Fault) Error() string { return fmt.Sprintf("pool %s: %s", f.Pool, f.text()) }
 
-func (f *Fault) text() string {
-	if f.Line == 0 {
-		return f.Message
+func (f *Fault) text() string { return atLine(f.Line, f.Message) }
+
+func atLine(line int, message string) string {
+	if line == 0 {
+		return message
 	}
-	return fmt.Sprintf("line %d: %s", f.Line, f.Message)
+	return fmt.Sprintf("line %d: %s", line, message)
 }
 
 // Unwrap makes a fault an ErrPoolUnavailable.

@@ -61,7 +61,7 @@ func TestGlance(t *testing.T) {
 			o := testOptions(t.TempDir())
 			o.Config.Pools[0].Shared = c.shared
 			m := open(t, o)
-			p, release, err := m.slots[0].use()
+			p, release, err := m.slots()[0].use()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +147,7 @@ func TestWorkPerVolume(t *testing.T) {
 	}}
 	m := open(t, o)
 	create(t, m, "first", 1<<20)
-	m.slots[0].pool.seen.took = time.Hour // however slow this machine is
+	m.slots()[0].pool.seen.took = time.Hour // however slow this machine is
 	lists = 0
 	for i := range 20 {
 		create(t, m, fmt.Sprint("v", i), 1<<20)

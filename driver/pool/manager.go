@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plinth-csi/plinth/driver/backend"
@@ -51,21 +52,12 @@ const copyPatience = 2 * time.Second
 // Manager is all pools of a node. Its methods may be used at the same time.
 type Manager struct {
 	opts  Options
-	slots []*slot // in the order of the file
+	plan  atomic.Pointer[plan]
 	locks locks
 	wake  chan struct{} // a pool may be opened now that could not be before
 
 	reopening sync.Mutex
 	closing   sync.WaitGroup // lost pools whose operations have not all ended
-}
-
-// slot is the place of one configured pool, open or not.
-type slot struct {
-	cfg   PoolConfig
-	mu    sync.Mutex
-	pool  *pool  // nil while it does not serve
-	fault *Fault // why it does not
-	known string // the UUID that was last served there
 }
 
 // Open opens all pools. One that cannot be opened is Unavailable, with the
@@ -78,15 +70,14 @@ func Open(ctx context.Context, opts Options) (*Manager, error) {
 		opts.patience = copyPatience
 	}
 	m := &Manager{opts: opts, wake: make(chan struct{}, 1)}
+	next := &plan{refused: opts.Config.Refused}
 	for _, cfg := range opts.Config.Pools {
-		m.slots = append(m.slots, &slot{
-			cfg: cfg, known: opts.Known[cfg.Name],
-			fault: cfg.fault(ReasonIO, "not opened yet"),
-		})
+		next.slots = append(next.slots, newSlot(cfg, opts.Known[cfg.Name]))
 	}
 	for _, r := range opts.Config.Refused {
 		opts.Log.Warn("pool refused", logPool, r.Name, logReason, r.Reason, logError, r.Error())
 	}
+	m.plan.Store(next)
 	m.Reopen(ctx)
 	return m, nil
 }
@@ -94,7 +85,9 @@ func Open(ctx context.Context, opts Options) (*Manager, error) {
 // Close lets go of all pools after the operations under way. Volumes stay
 // mounted.
 func (m *Manager) Close() {
-	for _, s := range m.slots {
+	m.reopening.Lock()
+	defer m.reopening.Unlock()
+	for _, s := range m.slots() {
 		if p := s.detach(nil); p != nil {
 			p.close()
 		}
@@ -108,7 +101,7 @@ func (m *Manager) Close() {
 func (m *Manager) Reopen(ctx context.Context) (changed bool) {
 	m.reopening.Lock()
 	defer m.reopening.Unlock()
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		if m.reopen(ctx, s) {
 			changed = true
 		}
@@ -125,12 +118,7 @@ func (m *Manager) reopen(ctx context.Context, s *slot) bool {
 	if p != nil { // it is open, and what is at its path is something else
 		fault := asFault(s.cfg, err)
 		m.opts.Log.Warn("pool lost", logPool, s.cfg.Name, logReason, fault.Reason, logError, fault.Error())
-		if lost := s.detach(fault); lost != nil {
-			m.closing.Go(func() { // operations under way may take long on a disk that is gone
-				lost.close()
-				m.poke()
-			})
-		}
+		m.letGo(s, fault)
 	}
 	s.mu.Lock()
 	before, known := s.fault, s.known
@@ -150,50 +138,23 @@ func (m *Manager) reopen(ctx context.Context, s *slot) bool {
 	return true
 }
 
+// letGo takes a pool out of service, for what the fault says, and closes it
+// when the operations under way have ended. On a disk that is gone they may
+// take long.
+func (m *Manager) letGo(s *slot, fault *Fault) {
+	if p := s.detach(fault); p != nil {
+		m.closing.Go(func() {
+			p.close()
+			m.poke()
+		})
+	}
+}
+
 func (m *Manager) poke() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
-}
-
-// use gives the pool to an operation, after checking that it is still what it
-// was. release ends the operation. A pool beside an error is one that is open
-// and must not be touched.
-func (s *slot) use() (p *pool, release func(), err error) {
-	s.mu.Lock()
-	p = s.pool
-	if p == nil {
-		defer s.mu.Unlock()
-		return nil, nil, s.fault
-	}
-	p.uses.Add(1)
-	s.mu.Unlock()
-	if reason, message := p.guard.check(); reason != "" {
-		p.uses.Done()
-		return p, nil, s.cfg.fault(reason, "%s", message)
-	}
-	return p, p.uses.Done, nil
-}
-
-// detach takes the pool out of service and returns it.
-func (s *slot) detach(fault *Fault) *pool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.pool
-	if fault == nil {
-		fault = s.cfg.fault(ReasonIO, "closed")
-	}
-	s.pool, s.fault = nil, fault
-	return p
-}
-
-func asFault(cfg PoolConfig, err error) *Fault {
-	var f *Fault
-	if errors.As(err, &f) {
-		return f
-	}
-	return cfg.fault(ReasonIO, "%v", err)
 }
 
 // Hold takes the one lock of a volume, ErrBusy if another operation has it.
@@ -223,7 +184,7 @@ func (m *Manager) find(id volume.ID) (found, error) {
 func seek[E any](m *Manager, what string, get func(*pool) (E, error)) (hit[E], error) {
 	var hits []hit[E]
 	var away []error
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		p, release, err := s.use()
 		if err != nil {
 			away = append(away, err)
@@ -249,8 +210,8 @@ func seek[E any](m *Manager, what string, get func(*pool) (E, error)) (hit[E], e
 		return hit[E]{}, fmt.Errorf("%s: %w: pool %s and pool %s both have a record of it; find out which holds the data and move the other record away",
 			what, volume.ErrPoolUnavailable, hits[0].pool.cfg.Name, hits[1].pool.cfg.Name)
 	}
-	for _, r := range m.opts.Config.Refused {
-		if r.Reason != ReasonDuplicate {
+	for _, r := range m.refused() {
+		if m.slot(r.Name) == nil {
 			away = append(away, fmt.Errorf("pool %s: %w: %w", r.Name, volume.ErrPoolUnavailable, r))
 		}
 	}
@@ -314,7 +275,7 @@ func (m *Manager) Exposed(context.Context) ([]volume.ID, error) {
 
 // each calls do with every volume that may be used.
 func (m *Manager) each(do func(*pool, entry)) error {
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		p, release, err := s.use()
 		if err != nil {
 			continue // its status says why
@@ -388,7 +349,7 @@ func (m *Manager) SetExposed(_ context.Context, id volume.ID, exposed bool) erro
 // names lists pools for a message.
 func (m *Manager) names() string {
 	var out []string
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		out = append(out, s.cfg.Name)
 	}
 	return strings.Join(out, ", ")

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
@@ -23,10 +24,11 @@ import (
 // there cannot carry it; nothing was written then.
 type OpenBackend func(ctx context.Context, cfg PoolConfig) (backend.Opened, error)
 
-// pool is an open pool. Its configuration, marker and backend do not change.
+// pool is an open pool. Its name, path, marker and backend do not change.
 type pool struct {
-	cfg     PoolConfig
-	node    string // where its volumes live; "" for a shared pool
+	cfg     PoolConfig                 // as it was opened; of terms see there
+	terms   atomic.Pointer[PoolConfig] // as the file is now: what may change while the pool serves
+	node    string                     // where its volumes live; "" for a shared pool
 	cluster string
 	hold    func(volume.ID) (release func(), err error) // Manager.Hold
 	log     *slog.Logger
@@ -63,6 +65,7 @@ func (m *Manager) open(ctx context.Context, cfg PoolConfig, known string) (*pool
 		log: m.opts.Log.With(logPool, cfg.Name),
 	}
 	p.jobs = newJobs(p.log)
+	p.terms.Store(&cfg)
 	if !cfg.Shared {
 		p.node = m.opts.Node
 	}

@@ -58,7 +58,7 @@ func complete(req volume.Request) (volume.Request, error) {
 
 func (m *Manager) create(ctx context.Context, req volume.Request) (volume.Volume, error) {
 	asked := splitNames(req.Pool)
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		p, release, err := s.use()
 		if err != nil {
 			if len(asked) != 1 && s.mayHold(asked) {
@@ -160,6 +160,10 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("way of deletion", r.Spec.OnDelete, req.OnDelete)
 	case r.Spec.Thick != req.Thick:
 		return says("thick provisioning", r.Spec.Thick, req.Thick)
+	case !slices.Equal(r.Spec.MkfsOptions, req.MkfsOptions):
+		return says("mkfs options", r.Spec.MkfsOptions, req.MkfsOptions)
+	case r.State == creating && r.Spec.Attributes != req.Attributes: // later they may have been changed
+		return says("attributes", r.Spec.Attributes, req.Attributes)
 	case len(pools) > 0 && !slices.Contains(pools, p.cfg.Name):
 		return says("pool", p.cfg.Name, req.Pool)
 	case p.node != "" && len(req.Nodes) > 0 && !slices.Contains(req.Nodes, p.node):
@@ -213,11 +217,11 @@ func (m *Manager) candidates(ctx context.Context, req volume.Request) ([]candida
 	var out []candidate
 	var refusals []error
 	for _, name := range asked {
-		if !slices.ContainsFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name }) {
+		if m.slot(name) == nil {
 			refusals = append(refusals, m.noPool(name))
 		}
 	}
-	for i, s := range m.slots {
+	for i, s := range m.slots() {
 		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
 			continue
 		}
@@ -250,7 +254,7 @@ func tooLarge(name string, c candidate, req volume.Request) error {
 
 // noPool is the error for a name that no usable pool has.
 func (m *Manager) noPool(name string) error {
-	for _, r := range m.opts.Config.Refused {
+	for _, r := range m.refused() {
 		if r.Name == name {
 			return fmt.Errorf("%w: pool %s: %w", volume.ErrPoolUnavailable, name, r)
 		}
@@ -302,7 +306,7 @@ func (p *pool) serves(a backend.Abilities, req volume.Request) error {
 	if req.Thick && !a.Thick {
 		return fmt.Errorf("%w: pool %s (%s) makes no thick volumes; use a pool of images or devices", volume.ErrUnsupported, p.cfg.Name, p.kind)
 	}
-	if err := p.scrubs(req.Spec); err != nil {
+	if err := errors.Join(p.scrubs(req.Spec), p.servesSpec(a, req.Spec)); err != nil {
 		return err
 	}
 	if i := slices.IndexFunc(req.AccessModes, multiNode); i >= 0 && !p.cfg.Shared {
@@ -322,11 +326,11 @@ func (m *Manager) Delete(ctx context.Context, id volume.ID) error {
 // others does not matter then. ErrInvalid without such a pool.
 func (m *Manager) DeleteIn(ctx context.Context, name string, id volume.ID) error {
 	return m.remove(ctx, id, func() (found, error) {
-		i := slices.IndexFunc(m.slots, func(s *slot) bool { return s.cfg.Name == name })
-		if i < 0 {
+		s := m.slot(name)
+		if s == nil {
 			return found{}, m.noPool(name)
 		}
-		p, release, err := m.slots[i].use()
+		p, release, err := s.use()
 		if err != nil {
 			return found{}, err
 		}

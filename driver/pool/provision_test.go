@@ -278,12 +278,12 @@ func TestTwins(t *testing.T) {
 	if _, err := m.Create(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	twin := m.slots[0].pool
+	twin := m.slots()[0].pool
 	e, err := twin.records.get("a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.slots[1].pool.records.put(e.record); err != nil {
+	if err := m.slots()[1].pool.records.put(e.record); err != nil {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{
@@ -299,7 +299,7 @@ func TestTwins(t *testing.T) {
 // made a second time in another.
 func TestLostPoolMayHold(t *testing.T) {
 	m := several(t)
-	p := m.slots[2].pool // the shared one, which has most space
+	p := m.slots()[2].pool // the shared one, which has most space
 	create(t, m, "a", 1<<30)
 	away := p.cfg.Path + "-away"
 	move(t, p.cfg.Path, away)

@@ -88,7 +88,7 @@ func TestCutsWhileRecovering(t *testing.T) {
 // its size, all data has a record, and the reservations are their sum.
 func agree(t *testing.T, m *Manager, when string) {
 	t.Helper()
-	p := m.slots[0].pool
+	p := m.slots()[0].pool
 	p.jobs.mu.Lock()
 	if left := len(p.jobs.known); left > 0 {
 		t.Errorf("%s: %d jobs are left", when, left)

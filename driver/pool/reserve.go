@@ -149,7 +149,7 @@ func (p *pool) sum() (sum int64, volumes int, err error) {
 }
 
 func (p *pool) fits(g ground, promised, more int64) error {
-	if room := available(p.cfg, g, promised); more > room {
+	if room := available(*p.terms.Load(), g, promised); more > room {
 		return fmt.Errorf("%w: pool %s: %d bytes asked, %d available", volume.ErrNoCapacity, p.cfg.Name, more, room)
 	}
 	return nil

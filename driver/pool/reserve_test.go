@@ -129,7 +129,7 @@ func TestSharedVolumesOfTwoNodes(t *testing.T) {
 	if again.ID != v.ID || !again.CreatedAt.Equal(v.CreatedAt) {
 		t.Errorf("%+v is not %+v", again, v)
 	}
-	unlock, err := one.slots[0].pool.lockVolume("a")
+	unlock, err := one.slots()[0].pool.lockVolume("a")
 	if err != nil {
 		t.Fatal(err)
 	}

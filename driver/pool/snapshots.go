@@ -171,7 +171,7 @@ func (p *pool) shownSnapshot(e snapshotEntry) (volume.Snapshot, bool) {
 // ListSnapshots returns the snapshots of all pools that serve, sorted by ID.
 func (m *Manager) ListSnapshots(context.Context) ([]volume.Snapshot, error) {
 	var out []volume.Snapshot
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		p, release, err := s.use()
 		if err != nil {
 			continue // its status says why

@@ -69,7 +69,7 @@ func agreeSnapshots(t *testing.T, p *pool, when string) (sum int64) {
 
 func write(t *testing.T, m *Manager, id volume.ID, text string) {
 	t.Helper()
-	file := filepath.Join(m.slots[0].cfg.Path, volumesDir, string(id), "data")
+	file := filepath.Join(m.slots()[0].cfg.Path, volumesDir, string(id), "data")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func write(t *testing.T, m *Manager, id volume.ID, text string) {
 
 func read(t *testing.T, m *Manager, id volume.ID) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(m.slots[0].cfg.Path, volumesDir, string(id), "data"))
+	data, err := os.ReadFile(filepath.Join(m.slots()[0].cfg.Path, volumesDir, string(id), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestSlowSnapshot(t *testing.T) {
 	if st := m.Pools(t.Context())[0]; st.Reserved != 2*gi {
 		t.Errorf("reserved %d while it is copied", st.Reserved)
 	}
-	w := m.slots[0].pool.jobs.peek(snapshotKey("s"))
+	w := m.slots()[0].pool.jobs.peek(snapshotKey("s"))
 	failed := errors.New("failed")
 	let <- failed
 	<-w.done
@@ -327,7 +327,7 @@ func TestSlowSnapshot(t *testing.T) {
 	if s := take(t, m, "s", "a"); s.Ready {
 		t.Errorf("begun again: %+v", s)
 	}
-	w = m.slots[0].pool.jobs.peek(snapshotKey("s"))
+	w = m.slots()[0].pool.jobs.peek(snapshotKey("s"))
 	let <- nil
 	<-w.done
 	if s := take(t, m, "s", "a"); !s.Ready {
@@ -380,7 +380,7 @@ func TestSlowRestore(t *testing.T) {
 	agree(t, m, "restored")
 	go func() { asked <- second(m.Create(t.Context(), from("w", gi, volume.Content{Snapshot: "s"}))) }()
 	<-awaitJob(t, m, volumeKey("w")).began
-	m.slots[0].pool.jobs.cancel(volumeKey("w"))
+	m.slots()[0].pool.jobs.cancel(volumeKey("w"))
 	if err := <-asked; err == nil {
 		t.Error("what was given up is there")
 	}
@@ -394,7 +394,7 @@ func TestSlowRestore(t *testing.T) {
 func awaitJob(t *testing.T, m *Manager, key string) *job {
 	t.Helper()
 	for t.Context().Err() == nil {
-		if w := m.slots[0].pool.jobs.peek(key); w != nil {
+		if w := m.slots()[0].pool.jobs.peek(key); w != nil {
 			return w
 		}
 	}

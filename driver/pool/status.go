@@ -10,8 +10,9 @@ import (
 )
 
 // Pools is the state of every pool of the file, in its order, each under a
-// name of its own: a pool whose name another has, or that has none, is called
-// by its line.
+// name of its own: what the file says and is not done of a pool that another
+// has the name of, or that has none, is called by its line, and a file that
+// cannot be read as a whole by its own name.
 func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
 	type line struct {
 		number int
@@ -19,11 +20,11 @@ func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
 	}
 	var lines []line
 	taken := map[string]bool{}
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		taken[s.cfg.Name] = true
 		lines = append(lines, line{s.cfg.Line, s.status(ctx)})
 	}
-	for _, r := range m.opts.Config.Refused {
+	for _, r := range m.refused() {
 		name := r.Name
 		if name == "" {
 			name = fmt.Sprintf("(line %d)", r.Line)
@@ -34,6 +35,9 @@ func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
 		lines = append(lines, line{r.Line, volume.PoolStatus{
 			Name: name, Path: r.Path, State: volume.PoolUnavailable, Reason: r.Reason, Message: r.Error(),
 		}})
+	}
+	if fault := m.plan.Load().fault; fault != "" {
+		lines = append(lines, line{0, volume.PoolStatus{Name: fileName, State: volume.PoolUnavailable, Reason: ReasonConfig, Message: fault}})
 	}
 	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.number, b.number) })
 	out := make([]volume.PoolStatus, 0, len(lines))
@@ -80,7 +84,7 @@ func (p *pool) measure(ctx context.Context, st *volume.PoolStatus) error {
 		return err
 	}
 	st.Total, st.Enforced, st.Volumes = g.capacity.Total, g.capacity.Enforced, volumes
-	st.Reserved, st.Available = promised, available(p.cfg, g, promised)
+	st.Reserved, st.Available = promised, available(*p.terms.Load(), g, promised)
 	st.MaxVolume = largest(g, st.Available)
 	return nil
 }
@@ -92,7 +96,7 @@ func (m *Manager) Space(ctx context.Context, req volume.Request) (volume.Space, 
 	req.Size, req.LimitBytes = 0, 0
 	var total volume.Space
 	asked := splitNames(req.Pool)
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		if len(asked) > 0 && !slices.Contains(asked, s.cfg.Name) {
 			continue
 		}

@@ -60,7 +60,7 @@ func watchError(ctx context.Context) error {
 
 // missing reports whether any pool does not serve.
 func (m *Manager) missing() bool {
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		s.mu.Lock()
 		p := s.pool
 		s.mu.Unlock()

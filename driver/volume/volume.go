@@ -1,6 +1,9 @@
 package volume
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Mode says how a consumer sees a volume: as a filesystem or a block device.
 type Mode string
@@ -52,6 +55,17 @@ const (
 type Attributes struct {
 	Inodes    int64 `json:"inodes,omitempty"`    // the most inodes it may have; 0 is no limit
 	SoftLimit int   `json:"softLimit,omitempty"` // percent of Size that may be exceeded for the pool's grace time only; 0 is none
+}
+
+// Check answers ErrInvalid for attributes that no volume can have.
+func (a Attributes) Check() error {
+	if a.Inodes < 0 {
+		return fmt.Errorf("%w: a limit of %d inodes; 0 is no limit", ErrInvalid, a.Inodes)
+	}
+	if a.SoftLimit < 0 || a.SoftLimit >= 100 {
+		return fmt.Errorf("%w: a soft limit of %d percent; from 1 to 99 percent of the volume's size, 0 is none", ErrInvalid, a.SoftLimit)
+	}
+	return nil
 }
 
 // Info is what a backend finds on disk.

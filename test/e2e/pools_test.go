@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,9 +22,10 @@ import (
 
 // TestBadPoolsFile: a node refuses each bad pool with its line and the
 // reason, makes nothing for it, and goes on serving the good ones.
-func TestBadPoolsFile(t *testing.T) { // alone: it restarts an agent
+func TestBadPoolsFile(t *testing.T) { // alone: it changes what a node serves
 	e := newEnv(t)
 	node, good := e.nodeNames()[0], e.pool("btrfs")
+	agent := e.agentOn(node)
 	goodPath := e.poolOn(node, good).Path
 	empty := path.Join(path.Dir(goodPath), "plinth-e2e-not-mounted")
 	file := path.Join(path.Dir(goodPath), "plinth-e2e-file")
@@ -89,6 +91,9 @@ func TestBadPoolsFile(t *testing.T) { // alone: it restarts an agent
 			t.Errorf("pool %s is refused without a reason", b.name)
 		}
 	}
+	if now := e.agentOn(node); now.UID != agent.UID || restarts(now) != restarts(agent) {
+		t.Error("the agent was restarted for the new pools file")
+	}
 	// The good pools of this node serve.
 	e.claim("data", e.class(params{"pool": good}, waiting), "16Mi")
 	e.pod("pod", "data", onlyOn(node))
@@ -104,8 +109,15 @@ func poolNamed(n *v1alpha1.PlinthNode, name string) *v1alpha1.PoolStatus {
 	return nil
 }
 
-// changePools changes the pools file and restarts the agent of one node with
-// it. undo is called at the end of the test if it was not before.
+func restarts(p *corev1.Pod) (n int32) {
+	for _, c := range p.Status.ContainerStatuses {
+		n += c.RestartCount
+	}
+	return n
+}
+
+// changePools changes the pools file, and has kubelet bring it to one node at
+// once. undo is called at the end of the test if it was not before.
 func (e *env) changePools(node string, change func(string) string) (undo func()) {
 	e.Helper()
 	agent := e.agentOn(node)
@@ -125,7 +137,11 @@ func (e *env) changePools(node string, change func(string) string) (undo func())
 				e.must(err, "write a patch")
 				_, err = cms.Patch(e.ctx, cm.Name, mergePatch, patch, metav1.PatchOptions{})
 				e.must(err, "change the pools file")
-				e.restartAgent(node)
+				// Kubelet looks at what a pod mounts whenever the pod changes.
+				poke, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"plinth.dev/e2e-pools": fmt.Sprintf("%x", sha256.Sum256([]byte(text)))}}})
+				e.must(err, "write a patch")
+				_, err = e.kube.CoreV1().Pods(agent.Namespace).Patch(e.ctx, e.agentOn(node).Name, mergePatch, poke, metav1.PatchOptions{})
+				e.must(err, "poke the agent's pod")
 			}
 			undo = sync.OnceFunc(func() {
 				set(file)

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 
 	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/host/clone"
 	"github.com/plinth-csi/plinth/driver/host/loop"
+	"github.com/plinth-csi/plinth/driver/host/mkfs"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
@@ -98,7 +98,7 @@ func (m *machine) Stat(name string) (file, error) {
 }
 
 // Make implements host.
-func (m *machine) Make(ctx context.Context, name string, size int64, thick bool, c content) error {
+func (m *machine) Make(ctx context.Context, name string, w wish) error {
 	if err := m.Free(name); err != nil {
 		return err
 	}
@@ -108,14 +108,16 @@ func (m *machine) Make(ctx context.Context, name string, size int64, thick bool,
 	}
 	defer f.Close()
 	noCopyOnWrite(f)
-	if err := extend(f, size, thick); err != nil {
+	if err := extend(f, w.size, w.thick); err != nil {
 		return err
 	}
-	if err := unix.Fsetxattr(int(f.Fd()), contentAttribute, []byte(c), 0); err != nil {
+	if err := unix.Fsetxattr(int(f.Fd()), contentAttribute, []byte(w.content), 0); err != nil {
 		return fmt.Errorf("write the attribute %s of %s: %w", contentAttribute, name, err)
 	}
-	if err := m.format(ctx, f, c); err != nil {
-		return err
+	if w.content != block {
+		if err := mkfs.Format(ctx, m.runner, f, string(w.content), w.options, true); err != nil {
+			return err
+		}
 	}
 	return f.Sync()
 }
@@ -127,26 +129,6 @@ func noCopyOnWrite(f *os.File) {
 	if flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
 		_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|noCOW)
 	}
-}
-
-// format makes the filesystem. The file is new, so it reads as zeros: nothing
-// needs to be discarded, and ext4 need not clear its tables, neither now nor
-// in the background later. With metadata_csum_seed a copy gets another UUID by
-// its superblock alone (ext4(5)). 4096-byte sectors fit every disk below.
-func (m *machine) format(ctx context.Context, f *os.File, c content) error {
-	// By descriptor: the name may be moved, the open file is the one.
-	path := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(f.Fd()))
-	var argv []string
-	switch c {
-	case block:
-		return nil
-	case "ext4":
-		argv = []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-O", "metadata_csum_seed", "-E", "nodiscard,assume_storage_prezeroed=1", path}
-	case "xfs":
-		argv = []string{"mkfs.xfs", "-q", "-f", "-K", "-s", "size=4096", path}
-	}
-	_, err := m.runner.Run(ctx, argv...)
-	return err
 }
 
 func extend(f *os.File, size int64, thick bool) error {

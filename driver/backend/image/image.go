@@ -3,7 +3,8 @@
 // both filesystem and raw Block volumes, and the file's size is the limit.
 //
 // A filesystem is made in the temporary file, before the rename that makes it
-// a volume, so no volume is ever formatted. What an image holds (a filesystem
+// a volume, so no volume is ever formatted, nor is a file that holds anything
+// (package mkfs). What an image holds (a filesystem
 // or a consumer's blocks) is written on its inode as the attribute
 // trusted.plinth.volume.
 //
@@ -37,6 +38,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
+	"github.com/plinth-csi/plinth/driver/host/mkfs"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -69,6 +71,14 @@ type file struct {
 	content   content
 }
 
+// wish is what an image is to be.
+type wish struct {
+	size    int64 // bytes
+	thick   bool
+	content content
+	options []string // for mkfs, those that mkfs.Check allows
+}
+
 // host is what the backend asks of the machine; the one seam for its tests.
 // Names are relative to the pool. No method follows a symlink. What is not
 // there is fs.ErrNotExist; what is no image is volume.ErrInvalid.
@@ -78,7 +88,7 @@ type host interface {
 	Stat(name string) (file, error)
 	// Make makes an image, durable and formatted but under a name that does
 	// not count. What was there under that name is replaced.
-	Make(ctx context.Context, name string, size int64, thick bool, c content) error
+	Make(ctx context.Context, name string, w wish) error
 	// Rename moves durably and never replaces.
 	Rename(from, to string) error
 	// Extend makes an image larger, durably, and its device if it has one.
@@ -173,7 +183,7 @@ func (b *Image) ensure(ctx context.Context, s volume.Spec) error {
 	size := rounded(s.Size)
 	f, err := b.host.Stat(b.kind.Path(s.ID))
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := b.host.Make(ctx, b.kind.TmpPath(s.ID), size, s.Thick, holds); err != nil {
+		if err := b.host.Make(ctx, b.kind.TmpPath(s.ID), wish{size, s.Thick, holds, s.MkfsOptions}); err != nil {
 			return err
 		}
 		return b.host.Rename(b.kind.TmpPath(s.ID), b.kind.Path(s.ID))
@@ -200,7 +210,26 @@ func (f file) fits(s volume.Spec, asked content) bool {
 }
 
 // wanted is what a spec asks an image to hold, and the least size for it.
+// Options for mkfs are checked always and used once, when it is formatted:
+// what is restored or cloned has been.
 func wanted(s volume.Spec) (content, int64, error) {
+	if s.Attributes != (volume.Attributes{}) {
+		return "", 0, fmt.Errorf("%w: attributes of an image; it has the inodes it was formatted with", volume.ErrUnsupported)
+	}
+	holds, least, err := contentOf(s)
+	if err != nil || len(s.MkfsOptions) == 0 {
+		return holds, least, err
+	}
+	if holds == block {
+		return "", 0, fmt.Errorf("%w: mkfs options %q for a %s volume, which is not formatted", volume.ErrUnsupported, s.MkfsOptions, s.Mode)
+	}
+	if err := mkfs.Check(string(holds), s.MkfsOptions); err != nil {
+		return "", 0, fmt.Errorf("%w: %w", volume.ErrInvalid, err)
+	}
+	return holds, least, nil
+}
+
+func contentOf(s volume.Spec) (content, int64, error) {
 	switch {
 	case s.Mode == volume.Block && s.FSType == "":
 		return block, 1, nil

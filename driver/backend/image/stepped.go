@@ -22,11 +22,11 @@ func (s *stepped) Stat(name string) (file, error) {
 }
 
 // Make implements host.
-func (s *stepped) Make(ctx context.Context, name string, size int64, thick bool, c content) error {
+func (s *stepped) Make(ctx context.Context, name string, w wish) error {
 	if err := s.step("make " + name); err != nil {
 		return err
 	}
-	return s.host.Make(ctx, name, size, thick, c)
+	return s.host.Make(ctx, name, w)
 }
 
 // Rename implements host.

@@ -133,6 +133,8 @@ func CheckDirectory(s volume.Spec) error {
 		return fmt.Errorf("%w: fsType %q; this pool gives directories of its own filesystem", volume.ErrUnsupported, s.FSType)
 	case s.Thick:
 		return fmt.Errorf("%w: thick volumes (the image backend has them)", volume.ErrUnsupported)
+	case len(s.MkfsOptions) > 0:
+		return fmt.Errorf("%w: mkfs options %q; this pool gives directories, which are not formatted", volume.ErrUnsupported, s.MkfsOptions)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func TestPoolsFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			log := slog.New(slog.DiscardHandler)
-			pools, err := pool.Open(t.Context(), pool.Options{Config: cfg, Node: "n1", Backends: backends(run.Exec{}), Log: log})
+			pools, err := pool.Open(t.Context(), pool.Options{Config: cfg, Node: "n1", Backends: backends(run.Exec{}, slog.New(slog.DiscardHandler)), Log: log})
 			if err != nil {
 				t.Fatal(err)
 			}

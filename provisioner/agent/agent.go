@@ -32,11 +32,12 @@ import (
 
 // The keys of what this package logs.
 const (
-	logVolume = "volume"
-	logNode   = "node"
-	logPool   = "pool"
-	logReason = "reason"
-	logError  = "error"
+	logVolume   = "volume"
+	logSnapshot = "snapshot"
+	logNode     = "node"
+	logPool     = "pool"
+	logReason   = "reason"
+	logError    = "error"
 )
 
 // Engine is the storage of this node. Every method may be called again after
@@ -56,6 +57,14 @@ type Engine interface {
 	List(ctx context.Context) ([]volume.Volume, error)
 	// Expand grows; a volume of that size or more stays as it is.
 	Expand(ctx context.Context, id volume.ID, size int64) (volume.Volume, error)
+	// CreateSnapshot cuts a snapshot, resumes one, or finds the one of that
+	// name; not Ready while its bytes are still being copied.
+	CreateSnapshot(ctx context.Context, r volume.SnapshotRequest) (volume.Snapshot, error)
+	// DeleteSnapshot returns once its bytes are free; an absent one is nil,
+	// ErrPoolUnavailable while it may be in a pool that does not serve.
+	DeleteSnapshot(ctx context.Context, id volume.ID) error
+	// GetSnapshot returns ErrNotFound only if no pool can have the snapshot.
+	GetSnapshot(ctx context.Context, id volume.ID) (volume.Snapshot, error)
 	// Pools is the state of every pool, served or not.
 	Pools(ctx context.Context) []volume.PoolStatus
 	// Expose gives the path under which local and hostPath volumes are used;
@@ -73,12 +82,16 @@ type Objects interface {
 	UpdateVolumeStatus(ctx context.Context, v *v1alpha1.PlinthVolume) (*v1alpha1.PlinthVolume, error)
 	// ReleaseVolume removes the finalizer; an absent object is nil.
 	ReleaseVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
+	// UpdateSnapshotStatus and ReleaseSnapshot are the same for snapshots.
+	UpdateSnapshotStatus(ctx context.Context, s *v1alpha1.PlinthSnapshot) (*v1alpha1.PlinthSnapshot, error)
+	ReleaseSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) error
 	GetNode(ctx context.Context, name string) (*v1alpha1.PlinthNode, error)
 	CreateNode(ctx context.Context, n *v1alpha1.PlinthNode) (*v1alpha1.PlinthNode, error)
 	UpdateNodeStatus(ctx context.Context, n *v1alpha1.PlinthNode) (*v1alpha1.PlinthNode, error)
-	// WatchVolumes lists and watches the volumes of one node, WatchNodes one
-	// PlinthNode.
+	// WatchVolumes and WatchSnapshots list and watch what is on one node,
+	// WatchNodes one PlinthNode.
 	WatchVolumes(node string) cache.ListerWatcher
+	WatchSnapshots(node string) cache.ListerWatcher
 	WatchNodes(name string) cache.ListerWatcher
 }
 
@@ -104,11 +117,12 @@ const (
 
 // Agent is made by New and runs once.
 type Agent struct {
-	cfg     Config
-	volumes cache.SharedIndexInformer
-	node    cache.SharedIndexInformer
-	queue   workqueue.TypedRateLimitingInterface[string]
-	publish chan struct{}
+	cfg       Config
+	volumes   cache.SharedIndexInformer
+	snapshots cache.SharedIndexInformer
+	node      cache.SharedIndexInformer
+	queue     workqueue.TypedRateLimitingInterface[item]
+	publish   chan struct{}
 
 	mu        sync.Mutex
 	unchecked map[string]bool      // volumes whose data has not been looked at since pools changed
@@ -116,6 +130,20 @@ type Agent struct {
 	wrote     string               // the resource version of the PlinthNode that this agent wrote last
 	owed      map[volume.ID]string // by pool: to be deleted when their pool comes back
 }
+
+// item is an object to be worked on.
+type item struct {
+	kind kind
+	name string
+}
+
+// kind is a word of the log, too.
+type kind string
+
+const (
+	aVolume   kind = logVolume
+	aSnapshot kind = logSnapshot
+)
 
 // New validates the configuration.
 func New(cfg Config) (*Agent, error) {
@@ -128,8 +156,9 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg:       cfg,
 		volumes:   cache.NewSharedIndexInformer(cfg.Objects.WatchVolumes(cfg.Node), &v1alpha1.PlinthVolume{}, 0, cache.Indexers{}),
+		snapshots: cache.NewSharedIndexInformer(cfg.Objects.WatchSnapshots(cfg.Node), &v1alpha1.PlinthSnapshot{}, 0, cache.Indexers{}),
 		node:      cache.NewSharedIndexInformer(cfg.Objects.WatchNodes(cfg.Node), &v1alpha1.PlinthNode{}, 0, cache.Indexers{}),
-		queue:     workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry)),
+		queue:     workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[item](firstRetry, lastRetry)),
 		publish:   make(chan struct{}, 1),
 		unchecked: map[string]bool{},
 		owed:      map[volume.ID]string{},
@@ -139,22 +168,24 @@ func New(cfg Config) (*Agent, error) {
 
 // watch connects the watches to the queue and the publisher.
 func (a *Agent) watch() error {
-	for _, i := range []cache.SharedIndexInformer{a.volumes, a.node} {
+	for _, i := range []cache.SharedIndexInformer{a.volumes, a.snapshots, a.node} {
 		if err := i.SetTransform(strip); err != nil {
 			return fmt.Errorf("agent: %w", err)
 		}
 	}
-	_, err := a.volumes.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { a.enqueue(o) },
-		UpdateFunc: func(_, o any) { a.enqueue(o) },
-	})
-	if err != nil {
-		return fmt.Errorf("agent: %w", err)
+	for _, i := range []cache.SharedIndexInformer{a.volumes, a.snapshots} {
+		_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { a.enqueue(o) },
+			UpdateFunc: func(_, o any) { a.enqueue(o) },
+		})
+		if err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
 	}
 	// A PlinthNode that goes, with its Node or by hand, is made again, and one
 	// that somebody changes is put right. The agent's own writes come back
 	// here, too: the look that follows finds nothing to write.
-	_, err = a.node.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	_, err := a.node.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(_, o any) { a.overwritten(o) },
 		DeleteFunc: func(any) { a.changed() },
 	})
@@ -169,8 +200,9 @@ func (a *Agent) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { a.volumes.RunWithContext(ctx) })
+	wg.Go(func() { a.snapshots.RunWithContext(ctx) })
 	wg.Go(func() { a.node.RunWithContext(ctx) })
-	if !cache.WaitForCacheSync(ctx.Done(), a.volumes.HasSynced, a.node.HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(), a.Synced) {
 		return
 	}
 	a.compare(ctx)
@@ -183,14 +215,16 @@ func (a *Agent) Run(ctx context.Context) {
 }
 
 // Synced says whether the first lists are in.
-func (a *Agent) Synced() bool { return a.volumes.HasSynced() && a.node.HasSynced() }
+func (a *Agent) Synced() bool { return a.volumes.HasSynced() && a.snapshots.HasSynced() && a.node.HasSynced() }
 
 // PoolsChanged is to be called when a pool came or went: the node is
-// published, and every volume is looked at.
+// published, and every volume and snapshot is looked at.
 func (a *Agent) PoolsChanged() {
 	a.checkAll()
-	for _, o := range a.volumes.GetStore().List() {
-		a.enqueue(o)
+	for _, i := range []cache.SharedIndexInformer{a.volumes, a.snapshots} {
+		for _, o := range i.GetStore().List() {
+			a.enqueue(o)
+		}
 	}
 	a.changed()
 }
@@ -199,8 +233,8 @@ func (a *Agent) PoolsChanged() {
 // deletion that waits for that goes on.
 func (a *Agent) Retry(id volume.ID) {
 	if _, ok := a.get(string(id)); ok {
-		a.queue.Forget(string(id))
-		a.queue.Add(string(id))
+		a.queue.Forget(item{aVolume, string(id)})
+		a.queue.Add(item{aVolume, string(id)})
 	}
 }
 
@@ -216,26 +250,36 @@ func (a *Agent) overwritten(o any) {
 }
 
 func (a *Agent) enqueue(o any) {
-	if v, ok := o.(*v1alpha1.PlinthVolume); ok {
-		a.queue.Add(v.Name)
+	switch o := o.(type) {
+	case *v1alpha1.PlinthVolume:
+		a.queue.Add(item{aVolume, o.Name})
+	case *v1alpha1.PlinthSnapshot:
+		a.queue.Add(item{aSnapshot, o.Name})
 	}
 }
 
 func (a *Agent) work(ctx context.Context) {
 	for {
-		name, over := a.queue.Get()
+		i, over := a.queue.Get()
 		if over {
 			return
 		}
-		err := a.reconcile(ctx, name)
+		err := a.do(ctx, i)
 		if err != nil && ctx.Err() == nil {
-			a.cfg.Log.Warn("volume to be tried again", logVolume, name, logError, err)
-			a.queue.AddRateLimited(name)
+			a.cfg.Log.Warn("to be tried again", string(i.kind), i.name, logError, err)
+			a.queue.AddRateLimited(i)
 		} else {
-			a.queue.Forget(name)
+			a.queue.Forget(i)
 		}
-		a.queue.Done(name)
+		a.queue.Done(i)
 	}
+}
+
+func (a *Agent) do(ctx context.Context, i item) error {
+	if i.kind == aSnapshot {
+		return a.reconcileSnapshot(ctx, i.name)
+	}
+	return a.reconcile(ctx, i.name)
 }
 
 func (a *Agent) get(name string) (*v1alpha1.PlinthVolume, bool) {

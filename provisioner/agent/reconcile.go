@@ -76,6 +76,9 @@ func (a *Agent) failed(ctx context.Context, v *v1alpha1.PlinthVolume, cause erro
 		return cause // cut, not failed
 	}
 	reason := reasonOf(cause)
+	if v.Spec.Source != nil && errors.Is(cause, volume.ErrNotFound) {
+		reason = v1alpha1.ReasonSourceMissing
+	}
 	v.Status.Phase, v.Status.Reason, v.Status.Message = v1alpha1.VolumePending, reason, cause.Error()
 	if !final(reason) {
 		return errors.Join(cause, a.write(ctx, v))
@@ -235,6 +238,9 @@ func request(v *v1alpha1.PlinthVolume) volume.Request {
 	if v.Spec.Name != "" {
 		r.Name = v.Spec.Name
 	}
+	if from := v.Spec.Source; from != nil {
+		r.From = volume.Content{Snapshot: volume.ID(from.Snapshot), Volume: volume.ID(from.Volume)}
+	}
 	for _, m := range v.Spec.AccessModes {
 		r.AccessModes = append(r.AccessModes, volume.AccessMode(m))
 	}
@@ -272,7 +278,7 @@ func reasonOf(err error) string {
 // final says whether trying again is of no use while nothing changes.
 func final(reason string) bool {
 	switch reason {
-	case v1alpha1.ReasonNoCapacity, v1alpha1.ReasonPoolUnavailable, v1alpha1.ReasonUnsupported, v1alpha1.ReasonInvalid:
+	case v1alpha1.ReasonNoCapacity, v1alpha1.ReasonPoolUnavailable, v1alpha1.ReasonUnsupported, v1alpha1.ReasonInvalid, v1alpha1.ReasonSourceMissing:
 		return true
 	}
 	return false

@@ -91,12 +91,17 @@ func (c *Client) UpdateVolumeStatus(ctx context.Context, v *v1alpha1.PlinthVolum
 // ReleaseVolume removes Plinth's finalizer from v; Conflict if v is not the
 // newest. An absent object is no error.
 func (c *Client) ReleaseVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	rest := slices.DeleteFunc(slices.Clone(v.Finalizers), func(f string) bool { return f == v1alpha1.Finalizer })
-	patch := map[string]any{"metadata": map[string]any{
-		"uid": v.UID, "resourceVersion": v.ResourceVersion, "finalizers": rest,
-	}}
-	err := c.patch(ctx, volumes, v.Name, patch, &v1alpha1.PlinthVolume{})
+	err := c.patch(ctx, volumes, v.Name, release(v), &v1alpha1.PlinthVolume{})
 	return wrap(ignoreGone(err), "releasing PlinthVolume", v.Name)
+}
+
+// release is the patch that removes Plinth's finalizer from exactly this state
+// of an object.
+func release(o metav1.Object) any {
+	rest := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == v1alpha1.Finalizer })
+	return map[string]any{"metadata": map[string]any{
+		"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion(), "finalizers": rest,
+	}}
 }
 
 // GetNode reads one PlinthNode from the API server itself.

@@ -34,6 +34,7 @@ type Memory struct {
 	mu       sync.Mutex
 	version  int64
 	volumes  map[string]*v1alpha1.PlinthVolume
+	snaps    map[string]*v1alpha1.PlinthSnapshot
 	nodes    map[string]*v1alpha1.PlinthNode
 	history  []past
 	watchers []*watcher
@@ -76,13 +77,7 @@ func (m *Memory) ResizeVolume(_ context.Context, v *v1alpha1.PlinthVolume, size 
 
 // DeleteVolume implements Store.
 func (m *Memory) DeleteVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
-	_, err := m.changeVolume("DeleteVolume", v, false, func(o *v1alpha1.PlinthVolume) error {
-		if o.DeletionTimestamp == nil {
-			now := metav1.Now()
-			o.DeletionTimestamp = &now
-		}
-		return nil
-	})
+	_, err := m.changeVolume("DeleteVolume", v, false, marked[v1alpha1.PlinthVolume])
 	return ignoreGone(err)
 }
 
@@ -96,10 +91,7 @@ func (m *Memory) UpdateVolumeStatus(_ context.Context, v *v1alpha1.PlinthVolume)
 
 // ReleaseVolume removes Plinth's finalizer; Conflict if v is not the newest.
 func (m *Memory) ReleaseVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
-	_, err := m.changeVolume("ReleaseVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
-		o.Finalizers = slices.DeleteFunc(o.Finalizers, func(f string) bool { return f == v1alpha1.Finalizer })
-		return nil
-	})
+	_, err := m.changeVolume("ReleaseVolume", v, true, released[v1alpha1.PlinthVolume])
 	return ignoreGone(err)
 }
 
@@ -157,7 +149,7 @@ func (m *Memory) nodeMap() map[string]*v1alpha1.PlinthNode {
 	return m.nodes
 }
 
-// object is one of the two kinds, as a pointer.
+// object is one of the kinds, as a pointer.
 type object[T any] interface {
 	*T
 	metav1.Object
@@ -188,62 +180,58 @@ func create[T any, P object[T]](m *Memory, op string, kept func() map[string]*T,
 	return o.DeepCopy(), nil
 }
 
-// changeVolume applies change to the stored object that v names.
-func (m *Memory) changeVolume(op string, v *v1alpha1.PlinthVolume, newest bool, change func(*v1alpha1.PlinthVolume) error) (*v1alpha1.PlinthVolume, error) {
+// change applies what do says to the stored object that given names.
+func change[T any, P object[T]](m *Memory, op, kind string, kept map[string]*T, given P, newest bool, do func(P) error) (*T, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old, ok := m.volumes[v.Name]
+	name := given.GetName()
+	stored, ok := kept[name]
 	if !ok {
-		return nil, apierrors.NewNotFound(resourceOf(volumes), v.Name)
+		return nil, apierrors.NewNotFound(resourceOf(kind), name)
 	}
-	if err := conflict(volumes, old, v, newest); err != nil {
+	old := P(stored)
+	if err := conflict(kind, old, given, newest); err != nil {
 		return nil, err
 	}
-	if err := m.admit(op, v.Name); err != nil {
+	if err := m.admit(op, name); err != nil {
 		return nil, err
 	}
-	o := old.DeepCopy()
-	if err := change(o); err != nil {
+	o := P(old.DeepCopy())
+	if err := do(o); err != nil {
 		return nil, err
 	}
-	if equality.Semantic.DeepEqual(o, old) && len(o.Finalizers) > 0 {
+	if equality.Semantic.DeepEqual(o, old) && len(o.GetFinalizers()) > 0 {
 		return o, nil // as the API server: no change, no event
 	}
-	if !equality.Semantic.DeepEqual(o.Spec, old.Spec) || (o.DeletionTimestamp == nil) != (old.DeletionTimestamp == nil) {
-		o.Generation++
-	}
 	m.version++
-	o.ResourceVersion = strconv.FormatInt(m.version, 10)
-	if o.DeletionTimestamp != nil && len(o.Finalizers) == 0 {
-		delete(m.volumes, o.Name)
+	o.SetResourceVersion(strconv.FormatInt(m.version, 10))
+	if o.GetDeletionTimestamp() != nil && len(o.GetFinalizers()) == 0 {
+		delete(kept, name)
 		m.send(watch.Deleted, o)
 		return o.DeepCopy(), nil
 	}
-	m.volumes[o.Name] = o
+	kept[name] = o
 	m.send(watch.Modified, o)
 	return o.DeepCopy(), nil
 }
 
-func (m *Memory) changeNode(op string, n *v1alpha1.PlinthNode, newest bool, change func(*v1alpha1.PlinthNode)) (*v1alpha1.PlinthNode, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	old, ok := m.nodes[n.Name]
-	if !ok {
-		return nil, apierrors.NewNotFound(resourceOf(nodes), n.Name)
-	}
-	if err := conflict(nodes, old, n, newest); err != nil {
-		return nil, err
-	}
-	if err := m.admit(op, n.Name); err != nil {
-		return nil, err
-	}
-	o := old.DeepCopy()
-	change(o)
-	m.version++
-	o.ResourceVersion = strconv.FormatInt(m.version, 10)
-	m.nodes[o.Name] = o
-	m.send(watch.Modified, o)
-	return o.DeepCopy(), nil
+// changeVolume is change for a volume, whose generation counts its intents.
+func (m *Memory) changeVolume(op string, v *v1alpha1.PlinthVolume, newest bool, do func(*v1alpha1.PlinthVolume) error) (*v1alpha1.PlinthVolume, error) {
+	return change(m, op, volumes, m.volumes, v, newest, func(o *v1alpha1.PlinthVolume) error {
+		spec, deleted := o.Spec.DeepCopy(), o.DeletionTimestamp != nil
+		err := do(o)
+		if !equality.Semantic.DeepEqual(*spec, o.Spec) || (o.DeletionTimestamp != nil) != deleted {
+			o.Generation++
+		}
+		return err
+	})
+}
+
+func (m *Memory) changeNode(op string, n *v1alpha1.PlinthNode, newest bool, do func(*v1alpha1.PlinthNode)) (*v1alpha1.PlinthNode, error) {
+	return change(m, op, nodes, m.nodes, n, newest, func(o *v1alpha1.PlinthNode) error {
+		do(o)
+		return nil
+	})
 }
 
 // admit asks Fail and counts the write.

@@ -22,10 +22,17 @@ type Store interface {
 	ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error)
 	// DeleteVolume may be repeated; an absent object is nil.
 	DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
+	// CreateSnapshot answers AlreadyExists where the name is taken.
+	CreateSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) (*v1alpha1.PlinthSnapshot, error)
+	// GetSnapshot reads past any cache; NotFound where it is absent.
+	GetSnapshot(ctx context.Context, name string) (*v1alpha1.PlinthSnapshot, error)
+	// DeleteSnapshot may be repeated; an absent object is nil.
+	DeleteSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) error
 	// OwnNode replaces the owners of a PlinthNode.
 	OwnNode(ctx context.Context, n *v1alpha1.PlinthNode, owner metav1.OwnerReference) error
-	// WatchVolumes and WatchNodes take "" for all.
+	// WatchVolumes, WatchSnapshots and WatchNodes take "" for all.
 	WatchVolumes(node string) cache.ListerWatcher
+	WatchSnapshots(node string) cache.ListerWatcher
 	WatchNodes(name string) cache.ListerWatcher
 }
 

@@ -19,34 +19,50 @@ const byNode = "node"
 type View struct {
 	Store
 	volumes cache.SharedIndexInformer
+	snaps   cache.SharedIndexInformer
 	nodes   cache.SharedIndexInformer
 
 	handlers []cache.ResourceEventHandlerRegistration // made before Run
 
 	mu      sync.Mutex
-	waiting map[string]map[chan struct{}]struct{}
+	waiting map[subject]map[chan struct{}]struct{}
 }
+
+// subject is an object that somebody waits for.
+type subject struct{ kind, name string }
 
 // NewView prepares the picture of s; Run fills it.
 func NewView(s Store) (*View, error) {
 	v := &View{
 		Store:   s,
 		volumes: cache.NewSharedIndexInformer(s.WatchVolumes(""), &v1alpha1.PlinthVolume{}, 0, cache.Indexers{byNode: nodeOf}),
+		snaps:   cache.NewSharedIndexInformer(s.WatchSnapshots(""), &v1alpha1.PlinthSnapshot{}, 0, cache.Indexers{}),
 		nodes:   cache.NewSharedIndexInformer(s.WatchNodes(""), &v1alpha1.PlinthNode{}, 0, cache.Indexers{}),
-		waiting: map[string]map[chan struct{}]struct{}{},
+		waiting: map[subject]map[chan struct{}]struct{}{},
 	}
-	for _, i := range []cache.SharedIndexInformer{v.volumes, v.nodes} {
+	for _, i := range []cache.SharedIndexInformer{v.volumes, v.snaps, v.nodes} {
 		if err := i.SetTransform(Strip); err != nil {
 			return nil, fmt.Errorf("ledger view: %w", err)
 		}
 	}
-	return v, v.OnVolume(func(_, now *v1alpha1.PlinthVolume) { v.signal(now.Name) }, func(gone *v1alpha1.PlinthVolume) { v.signal(gone.Name) })
+	err := v.OnVolume(
+		func(_, now *v1alpha1.PlinthVolume) { v.signal(subject{volumes, now.Name}) },
+		func(gone *v1alpha1.PlinthVolume) { v.signal(subject{volumes, gone.Name}) },
+	)
+	if err != nil {
+		return nil, err
+	}
+	return v, v.add(v.snaps, handler(
+		func(_, now *v1alpha1.PlinthSnapshot) { v.signal(subject{snapshots, now.Name}) },
+		func(gone *v1alpha1.PlinthSnapshot) { v.signal(subject{snapshots, gone.Name}) },
+	))
 }
 
 // Run keeps the picture until ctx ends.
 func (v *View) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { v.volumes.RunWithContext(ctx) })
+	wg.Go(func() { v.snaps.RunWithContext(ctx) })
 	wg.Go(func() { v.nodes.RunWithContext(ctx) })
 	wg.Wait()
 }
@@ -58,7 +74,7 @@ func (v *View) Synced() bool {
 			return false
 		}
 	}
-	return v.volumes.HasSynced() && v.nodes.HasSynced()
+	return v.volumes.HasSynced() && v.snaps.HasSynced() && v.nodes.HasSynced()
 }
 
 // OnVolume calls changed with the former (nil when new) and the present state
@@ -116,14 +132,37 @@ func (v *View) Nodes() []*v1alpha1.PlinthNode {
 	return typed[v1alpha1.PlinthNode](v.nodes.GetStore().List())
 }
 
+// Snapshot returns one snapshot as last seen.
+func (v *View) Snapshot(name string) (*v1alpha1.PlinthSnapshot, bool) {
+	o, ok, err := v.snaps.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return o.(*v1alpha1.PlinthSnapshot), true
+}
+
+// Snapshots returns all snapshots, in no order.
+func (v *View) Snapshots() []*v1alpha1.PlinthSnapshot {
+	return typed[v1alpha1.PlinthSnapshot](v.snaps.GetStore().List())
+}
+
 // Until waits until done says true of the named volume, nil if it is absent,
 // and returns what done last saw. It wakes on each change that the watch
 // brings and never polls; ctx bounds it.
 func (v *View) Until(ctx context.Context, name string, done func(*v1alpha1.PlinthVolume) bool) (*v1alpha1.PlinthVolume, error) {
-	changed := v.subscribe(name)
-	defer v.unsubscribe(name, changed)
+	return until(ctx, v, subject{volumes, name}, v.Volume, done)
+}
+
+// UntilSnapshot is Until for a snapshot.
+func (v *View) UntilSnapshot(ctx context.Context, name string, done func(*v1alpha1.PlinthSnapshot) bool) (*v1alpha1.PlinthSnapshot, error) {
+	return until(ctx, v, subject{snapshots, name}, v.Snapshot, done)
+}
+
+func until[T any](ctx context.Context, v *View, what subject, get func(name string) (*T, bool), done func(*T) bool) (*T, error) {
+	changed := v.subscribe(what)
+	defer v.unsubscribe(what, changed)
 	for {
-		now, _ := v.Volume(name)
+		now, _ := get(what.name)
 		if done(now) {
 			return now, nil
 		}
@@ -135,30 +174,30 @@ func (v *View) Until(ctx context.Context, name string, done func(*v1alpha1.Plint
 	}
 }
 
-func (v *View) subscribe(name string) chan struct{} {
+func (v *View) subscribe(what subject) chan struct{} {
 	c := make(chan struct{}, 1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.waiting[name] == nil {
-		v.waiting[name] = map[chan struct{}]struct{}{}
+	if v.waiting[what] == nil {
+		v.waiting[what] = map[chan struct{}]struct{}{}
 	}
-	v.waiting[name][c] = struct{}{}
+	v.waiting[what][c] = struct{}{}
 	return c
 }
 
-func (v *View) unsubscribe(name string, c chan struct{}) {
+func (v *View) unsubscribe(what subject, c chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.waiting[name], c)
-	if len(v.waiting[name]) == 0 {
-		delete(v.waiting, name)
+	delete(v.waiting[what], c)
+	if len(v.waiting[what]) == 0 {
+		delete(v.waiting, what)
 	}
 }
 
-func (v *View) signal(name string) {
+func (v *View) signal(what subject) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for c := range v.waiting[name] {
+	for c := range v.waiting[what] {
 		select {
 		case c <- struct{}{}:
 		default: // a wake-up is pending already

@@ -39,6 +39,7 @@ type PlinthSnapshotSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	Volume string `json:"volume"`
 	// Name is the requester's name for the snapshot where it is not the object's own.
+	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Name string `json:"name,omitempty"`
 }
@@ -48,7 +49,8 @@ type PlinthSnapshotStatus struct {
 	// Ready is true once the snapshot is whole.
 	// +optional
 	Ready bool `json:"ready,omitempty"`
-	// Size is the smallest size in bytes that a restored volume may have.
+	// Size is the smallest size in bytes that a restored volume may have. It
+	// is set, with CreatedAt, as soon as the snapshot is cut.
 	// +optional
 	Size *resource.Quantity `json:"size,omitempty"`
 	// CreatedAt is the point in time that the snapshot shows.

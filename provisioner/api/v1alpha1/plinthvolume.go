@@ -50,7 +50,7 @@ const (
 // size may change: it grows, and an intent to grow that failed may be taken
 // back as far as the size that holds.
 //
-// +kubebuilder:validation:XValidation:rule="self.nodeName == oldSelf.nodeName && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && (has(self.shared) ? has(oldSelf.shared) && self.shared == oldSelf.shared : !has(oldSelf.shared)) && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name))",message="where a volume is and what it is made of never changes"
+// +kubebuilder:validation:XValidation:rule="self.nodeName == oldSelf.nodeName && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && (has(self.shared) ? has(oldSelf.shared) && self.shared == oldSelf.shared : !has(oldSelf.shared)) && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name)) && (has(self.source) ? has(oldSelf.source) && self.source == oldSelf.source : !has(oldSelf.source))",message="where a volume is and what it is made of never changes"
 type PlinthVolumeSpec struct {
 	// NodeName is the node that makes the volume and, but for shared pools,
 	// keeps it.
@@ -85,6 +85,10 @@ type PlinthVolumeSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Name string `json:"name,omitempty"`
+	// Source is what the volume starts with, in the same pool; without one it
+	// is empty.
+	// +optional
+	Source *VolumeSource `json:"source,omitempty"`
 	// ClaimNamespace and ClaimName are the claim it was made for.
 	// +optional
 	ClaimNamespace string `json:"claimNamespace,omitempty"`
@@ -96,6 +100,20 @@ type PlinthVolumeSpec struct {
 	// StorageClassName is the class it was made from.
 	// +optional
 	StorageClassName string `json:"storageClassName,omitempty"`
+}
+
+// VolumeSource names what a volume starts with.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.snapshot) != has(self.volume)",message="give a snapshot or a volume"
+type VolumeSource struct {
+	// Snapshot is the name of a PlinthSnapshot.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Snapshot string `json:"snapshot,omitempty"`
+	// Volume is the name of a PlinthVolume.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Volume string `json:"volume,omitempty"`
 }
 
 // VolumePhase is where a volume is in its life.
@@ -126,6 +144,10 @@ const (
 	ReasonPoolUnavailable = "PoolUnavailable"
 	// ReasonUnsupported: the pool's backend cannot make such a volume.
 	ReasonUnsupported = "Unsupported"
+	// ReasonCopying: a snapshot is being copied; the message says how far.
+	ReasonCopying = "Copying"
+	// ReasonSourceMissing: the snapshot or volume to start with is not there.
+	ReasonSourceMissing = "SourceMissing"
 	// ReasonInternal: an operation failed on the node and is tried again.
 	ReasonInternal = "Internal"
 	// ReasonInUse: the volume is to be deleted and is still mounted.

@@ -23,6 +23,9 @@ type order struct {
 	class Class
 	sc    *storagev1.StorageClass
 	place placement.Request
+	from  volume.Content // what it starts with
+	// anchored: what it starts with is on one node, so there is no other.
+	anchored bool
 }
 
 // read makes an order of a claim and its class, or says what cannot be
@@ -71,9 +74,6 @@ func (o *order) faults() []error {
 	if o.place.Size <= 0 {
 		f = append(f, errors.New("spec.resources.requests.storage must be more than zero"))
 	}
-	if spec.DataSource != nil || spec.DataSourceRef != nil {
-		f = append(f, errors.New("dataSource: restoring and cloning are not supported yet"))
-	}
 	if spec.Selector != nil {
 		f = append(f, errors.New("spec.selector cannot be honoured for a new volume; leave it out"))
 	}
@@ -89,6 +89,7 @@ func (o *order) intent(at placement.Choice) *v1alpha1.PlinthVolume {
 	v.Spec.VolumeType = o.class.Type
 	v.Spec.ClaimNamespace, v.Spec.ClaimName, v.Spec.ClaimUID = o.claim.Namespace, o.claim.Name, string(o.claim.UID)
 	v.Spec.StorageClassName = o.sc.Name
+	v.Spec.Source = sourceOf(o.from)
 	return v
 }
 

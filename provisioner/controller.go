@@ -71,8 +71,10 @@ type Controller struct {
 
 	provisioner *Provisioner
 	volumes     *Volumes
+	snapshots   *Snapshots
 	capacity    atomic.Pointer[capacity.Publisher] // set once the caches are filled
 	chores      *chores
+	steering    *steering
 	events      record.EventBroadcaster
 }
 
@@ -93,7 +95,12 @@ func New(cfg Config) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for Kubernetes: %w", err)
 	}
-	return newController(cfg, client, store)
+	out, err := newController(cfg, client, store)
+	if err != nil {
+		return nil, err
+	}
+	out.provisioner.snapshots = apiSnapshots{client.CoreV1().RESTClient()}
+	return out, nil
 }
 
 func newController(cfg Config, client kubernetes.Interface, store ledger.Store) (*Controller, error) {
@@ -134,7 +141,7 @@ func (c *Controller) assemble() {
 		patience: defaultPatience, callPatience: defaultCallPatience,
 		picture: newPicture(func(name string) *corev1.Node { return orNil(c.nodes.Get(name)) }),
 	}
-	c.volumes = &Volumes{core: shared}
+	c.volumes, c.snapshots = &Volumes{core: shared}, &Snapshots{core: shared}
 	c.provisioner = &Provisioner{
 		core: shared, lookup: found, limiter: newLimiter(), resting: newResting(), freeing: &freeing{}, log: c.cfg.Log,
 		parked: newParked(func(r placement.Request) bool { return shared.picture.fits(r) == nil }, c.wakeClaim),
@@ -142,10 +149,14 @@ func (c *Controller) assemble() {
 	}
 	c.chores = newChores(c.view, found, c.nodes, c.provisioner.resting, c.cfg.Log)
 	c.provisioner.orphaned = c.chores.volume
+	c.steering = newSteering(c.provisioner, c.client, func(name string) *corev1.Node { return orNil(c.nodes.Get(name)) }, c.cfg.Log)
 }
 
 // Volumes is what the CSI controller service asks for.
 func (c *Controller) Volumes() *Volumes { return c.volumes }
+
+// Snapshots is what the CSI controller service asks for.
+func (c *Controller) Snapshots() *Snapshots { return c.snapshots }
 
 // Ready says whether the caches are filled.
 func (c *Controller) Ready() bool {
@@ -196,6 +207,8 @@ func (c *Controller) lead(ctx context.Context) {
 	wg.Go(func() { c.provisioner.remind(ctx) })
 	wg.Go(func() { c.capacity.Load().Run(ctx) })
 	wg.Go(func() { c.chores.run(ctx) })
+	c.steering.allChanged(c.claims.GetStore())
+	wg.Go(func() { c.steering.run(ctx) })
 	library := controller.NewProvisionController(ctx, c.client, c.cfg.Driver, c.provisioner,
 		controller.LeaderElection(false), // ours is around it
 		controller.ClaimsInformer(c.claims),

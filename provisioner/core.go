@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 	"github.com/plinth-csi/plinth/provisioner/placement"
@@ -51,6 +52,19 @@ func (c *core) write(ctx context.Context, r placement.Request, intent func(place
 	}
 	c.picture.volumeGone(v)
 	return nil, at, err
+}
+
+// read finds a volume in the view, or past it: a caller may know of a volume
+// before the watch does.
+func (c *core) read(ctx context.Context, id volume.ID) (*v1alpha1.PlinthVolume, bool, error) {
+	if v, ok := c.view.Volume(string(id)); ok {
+		return v, true, nil
+	}
+	v, err := c.view.GetVolume(ctx, string(id))
+	if apierrors.IsNotFound(err) {
+		err = fmt.Errorf("volume %s: %w", id, volume.ErrNotFound)
+	}
+	return v, false, err
 }
 
 // await waits for v until done says true of it (of nil once it is gone), at

@@ -93,13 +93,6 @@ func TestReadClaim(t *testing.T) {
 			fault: "volumeMode Block cannot be volumeType hostPath",
 		},
 		{
-			name: "restore",
-			claim: func(c *corev1.PersistentVolumeClaim) {
-				c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
-			},
-			fault: "dataSource",
-		},
-		{
 			name:  "selector",
 			claim: func(c *corev1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} },
 			fault: "selector",

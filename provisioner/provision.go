@@ -50,6 +50,8 @@ type Provisioner struct {
 	orphaned func(name string)
 	events   record.EventRecorder
 	log      *slog.Logger
+	// snapshots reads the VolumeSnapshots that claims name.
+	snapshots volumeSnapshots
 }
 
 var (
@@ -111,6 +113,9 @@ func (p *Provisioner) findOrWrite(ctx context.Context, w *order) (v *v1alpha1.Pl
 	if c := p.lookup.claim(w.claim.Namespace, w.claim.Name); c == nil || c.UID != w.claim.UID {
 		return nil, false, errClaimGone
 	}
+	if err := p.begin(ctx, w); err != nil {
+		return nil, false, err
+	}
 	p.resting.writing(w.name)
 	v, at, err := p.write(ctx, w.place, w.intent)
 	if err != nil {
@@ -120,6 +125,20 @@ func (p *Provisioner) findOrWrite(ctx context.Context, w *order) (v *v1alpha1.Pl
 		p.events.Eventf(w.claim, corev1.EventTypeNormal, eventPlaced, "%s", placed(at))
 	}
 	return v, false, p.mine(w, v)
+}
+
+// begin finds what the order's volume starts with and keeps it to that place.
+func (p *Provisioner) begin(ctx context.Context, w *order) error {
+	from, err := p.source(ctx, w.claim)
+	if err != nil || from == (volume.Content{}) || w.anchored {
+		return err
+	}
+	found, err := p.find(ctx, from)
+	if err == nil {
+		err = found.keepTo(&w.place)
+	}
+	w.from, w.anchored = from, err == nil && !found.shared
+	return err
 }
 
 // mine refuses a volume of that name that was made for somebody else.
@@ -165,6 +184,8 @@ func (p *Provisioner) turnedDown(ctx context.Context, w *order, v *v1alpha1.Plin
 	switch {
 	case !elsewhere(v):
 		return controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, nil, fault)
+	case w.anchored:
+		return controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, &w.place, fault)
 	case len(w.place.Nodes) > 0:
 		return controller.ProvisioningReschedule, fault
 	}
@@ -179,12 +200,21 @@ func (p *Provisioner) notPlaced(w *order, err error) (*corev1.PersistentVolume, 
 		return nil, controller.ProvisioningFinished, err
 	}
 	var refusal *placement.Refusal
-	if !errors.As(err, &refusal) || refusal.Has(placement.JustRefused) {
+	switch {
+	case errors.As(err, &refusal) && !refusal.Has(placement.JustRefused):
+	case errors.Is(err, volume.ErrInvalid) || errors.Is(err, volume.ErrOutOfRange):
+		return nil, controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, nil, err)
+	case errors.Is(err, volume.ErrNoCapacity) && refusal == nil: // its source is on another node
+		return nil, controller.ProvisioningReschedule, err
+	default:
 		return nil, controller.ProvisioningNoChange, err // tried again with a back-off
 	}
 	anywhere := w.place
-	anywhere.Nodes, anywhere.Avoid = nil, nil
-	if len(w.place.Nodes) > 0 {
+	anywhere.Avoid = nil
+	if !w.anchored {
+		anywhere.Nodes = nil
+	}
+	if len(w.place.Nodes) > 0 && !w.anchored {
 		elsewhere := p.picture.fits(anywhere)
 		if elsewhere == nil {
 			return nil, controller.ProvisioningReschedule, err

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -63,7 +62,10 @@ func (s *Volumes) Create(ctx context.Context, r volume.Request) (volume.Volume, 
 func (s *Volumes) findOrWrite(ctx context.Context, name string, r volume.Request, place placement.Request) (*v1alpha1.PlinthVolume, bool, error) {
 	v, cached := s.view.Volume(name)
 	if !cached {
-		var err error
+		err := s.keepToSource(ctx, &place, r.From)
+		if err != nil {
+			return nil, false, err
+		}
 		v, _, err = s.write(ctx, place, func(at placement.Choice) *v1alpha1.PlinthVolume {
 			return intentFor(name, r, place, at)
 		})
@@ -190,19 +192,6 @@ func (s *Volumes) Space(_ context.Context, r volume.Request) (volume.Space, erro
 		}
 	}
 	return out, nil
-}
-
-// read finds a volume in the view, or past it: a caller may know of a volume
-// before the watch does.
-func (s *Volumes) read(ctx context.Context, id volume.ID) (*v1alpha1.PlinthVolume, bool, error) {
-	if v, ok := s.view.Volume(string(id)); ok {
-		return v, true, nil
-	}
-	v, err := s.view.GetVolume(ctx, string(id))
-	if apierrors.IsNotFound(err) {
-		err = fmt.Errorf("volume %s: %w", id, volume.ErrNotFound)
-	}
-	return v, false, err
 }
 
 func (s *Volumes) request(r volume.Request) placement.Request {

@@ -31,7 +31,11 @@ func (c *Controller) watch() error {
 			UpdateFunc: c.nodeChanged,
 			DeleteFunc: func(o any) { c.nodeChanged(o, nil) },
 		}},
-		{c.claims, cache.ResourceEventHandlerFuncs{DeleteFunc: c.claimGone}},
+		{c.claims, cache.ResourceEventHandlerFuncs{
+			AddFunc:    c.steering.claimChanged,
+			UpdateFunc: func(_, now any) { c.steering.claimChanged(now) },
+			DeleteFunc: c.claimGone,
+		}},
 	} {
 		if _, err := w.informer.AddEventHandler(w.handler); err != nil {
 			return fmt.Errorf("watching the cluster: %w", err)
@@ -126,6 +130,7 @@ func (c *Controller) offersChanged() {
 func (c *Controller) classChanged(o any) {
 	if sc, ok := o.(*storagev1.StorageClass); ok {
 		c.provisioner.parked.classChanged(sc.Name)
+		c.steering.allChanged(c.claims.GetStore())
 		c.offersChanged()
 	}
 }

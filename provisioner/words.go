@@ -25,6 +25,8 @@ func sentinel(reason string) error {
 		return volume.ErrUnsupported
 	case v1alpha1.ReasonInUse:
 		return volume.ErrInUse
+	case v1alpha1.ReasonSourceMissing:
+		return volume.ErrNotFound
 	}
 	return errors.New("failed")
 }
@@ -67,7 +69,7 @@ func describe(v *v1alpha1.PlinthVolume) volume.Volume {
 			ID: volume.ID(v.Name), Size: v.Spec.Size.Value(),
 			Mode: volume.Mode(v.Spec.VolumeMode), FSType: v.Spec.FSType,
 		},
-		Name: v.Name, Pool: v.Spec.Pool, CreatedAt: v.CreationTimestamp.Time,
+		Name: v.Name, Pool: v.Spec.Pool, From: contentOf(v.Spec.Source), CreatedAt: v.CreationTimestamp.Time,
 	}
 	if v.Spec.Name != "" {
 		out.Name = v.Spec.Name
@@ -95,6 +97,7 @@ func intentFor(name string, r volume.Request, place placement.Request, at placem
 	if r.Name != name {
 		v.Spec.Name = r.Name
 	}
+	v.Spec.Source = sourceOf(r.From)
 	v.Spec.ClaimName, v.Spec.ClaimNamespace = r.Labels[labelClaim], r.Labels[labelNamespace]
 	return v
 }
@@ -117,6 +120,8 @@ func same(v *v1alpha1.PlinthVolume, r volume.Request) error {
 		fault = "is in pool " + v.Spec.Pool
 	case len(r.Nodes) > 0 && !v.Spec.Shared && !slices.Contains(r.Nodes, v.Spec.NodeName):
 		fault = "is on node " + v.Spec.NodeName
+	case contentOf(v.Spec.Source) != r.From:
+		fault = "starts with something else"
 	case !covers(v.Spec.AccessModes, r.AccessModes):
 		fault = "was made for other access modes"
 	default:

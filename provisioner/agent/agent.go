@@ -215,7 +215,9 @@ func (a *Agent) Run(ctx context.Context) {
 }
 
 // Synced says whether the first lists are in.
-func (a *Agent) Synced() bool { return a.volumes.HasSynced() && a.snapshots.HasSynced() && a.node.HasSynced() }
+func (a *Agent) Synced() bool {
+	return a.volumes.HasSynced() && a.snapshots.HasSynced() && a.node.HasSynced()
+}
 
 // PoolsChanged is to be called when a pool came or went: the node is
 // published, and every volume and snapshot is looked at.

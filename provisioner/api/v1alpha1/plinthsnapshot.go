@@ -35,9 +35,19 @@ type PlinthSnapshotSpec struct {
 	// Pool is the pool's name on that node.
 	// +kubebuilder:validation:MinLength=1
 	Pool string `json:"pool"`
+	// Shared is true where every node that has the pool reaches the snapshot.
+	// +optional
+	Shared bool `json:"shared,omitempty"`
 	// Volume is the name of the PlinthVolume.
 	// +kubebuilder:validation:MinLength=1
 	Volume string `json:"volume"`
+	// VolumeMode is that of the volume.
+	// +kubebuilder:validation:Enum=Filesystem;Block
+	VolumeMode string `json:"volumeMode"`
+	// FSType is the filesystem of the volume, where its pool formats.
+	// +kubebuilder:validation:MaxLength=16
+	// +optional
+	FSType string `json:"fsType,omitempty"`
 	// Name is the requester's name for the snapshot where it is not the object's own.
 	// +kubebuilder:validation:MaxLength=253
 	// +optional

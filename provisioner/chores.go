@@ -3,7 +3,6 @@ package provisioner
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +25,8 @@ import (
 //   - A volume whose claim is gone and which never had a PersistentVolume is
 //     taken back: the claim went before the node answered. That it never had
 //     one is known of a volume that was not made, and of those that this
-//     process wrote. Any other is kept: a volume that is retained looks the same.
+//     process wrote. Any other is marked as retained, for whoever adopts it;
+//     so is one whose PersistentVolume was deleted and its data kept.
 type chores struct {
 	view   *ledger.View
 	lookup lookups
@@ -59,9 +59,6 @@ func (c *chores) volume(name string) { c.queue.Add(chore{choreVolume, name}) }
 func (c *chores) run(ctx context.Context) {
 	for _, v := range c.view.Volumes() {
 		c.volume(v.Name)
-		if v.Status.Size != nil && v.DeletionTimestamp == nil && c.orphan(v) {
-			c.log.Info("a volume without a claim and a PersistentVolume; it is kept", logVolume, v.Name, logNode, v.Spec.NodeName)
-		}
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -89,8 +86,19 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 		return c.own(ctx, todo.name)
 	}
 	v, ok := c.view.Volume(todo.name)
-	if !ok || v.DeletionTimestamp != nil || !c.orphan(v) || (v.Status.Size != nil && !c.rest.never(v.Name)) {
+	if !ok || v.DeletionTimestamp != nil || v.Spec.Retained || !c.orphan(v) {
 		return nil
+	}
+	if v.Status.Size != nil && !c.rest.never(v.Name) {
+		c.log.Info("a volume without a PersistentVolume is retained", logVolume, v.Name, logNode, v.Spec.NodeName)
+		s := v.Spec
+		_, err := c.view.AssignVolume(ctx, v, ledger.Holder{
+			Namespace: s.ClaimNamespace, Name: s.ClaimName, UID: s.ClaimUID, Class: s.StorageClassName, Retained: true,
+		})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
 	}
 	c.log.Info("a volume that nobody was given is taken back: its claim is gone", logVolume, v.Name, logClaim, v.Spec.ClaimNamespace+"/"+v.Spec.ClaimName)
 	return c.view.DeleteVolume(ctx, v)
@@ -98,7 +106,7 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 
 // orphan: made for a claim that is gone, and without a PersistentVolume.
 func (c *chores) orphan(v *v1alpha1.PlinthVolume) bool {
-	if v.Spec.ClaimUID == "" || !strings.HasSuffix(v.Name, v.Spec.ClaimUID) || c.lookup.volume(v.Name) != nil {
+	if v.Spec.ClaimUID == "" || len(c.lookup.holders(v.Name)) > 0 {
 		return false
 	}
 	claim := c.lookup.claim(v.Spec.ClaimNamespace, v.Spec.ClaimName)

@@ -24,6 +24,8 @@ type order struct {
 	sc    *storagev1.StorageClass
 	place placement.Request
 	from  volume.Content // what it starts with
+	// adopts is the PlinthVolume that the claim is to have, "" for a new one.
+	adopts string
 	// anchored: what it starts with is on one node, so there is no other.
 	anchored bool
 }
@@ -35,7 +37,7 @@ func read(driver, name string, claim *corev1.PersistentVolumeClaim, sc *storagev
 	if err != nil {
 		return order{}, err
 	}
-	o := order{name: name, claim: claim, class: class, sc: sc}
+	o := order{name: name, claim: claim, class: class, sc: sc, adopts: claim.Annotations[AnnotationAdopt]}
 	o.place = placement.Request{
 		Size:       sizeOf(claim),
 		Mode:       volume.Filesystem,
@@ -73,6 +75,9 @@ func (o *order) faults() []error {
 	}
 	if o.place.Size <= 0 {
 		f = append(f, errors.New("spec.resources.requests.storage must be more than zero"))
+	}
+	if o.adopts != "" && (spec.DataSource != nil || spec.DataSourceRef != nil) {
+		f = append(f, fmt.Errorf("annotation %s takes a volume with its data, and dataSource asks for a copy; leave one of them out", AnnotationAdopt))
 	}
 	if spec.Selector != nil {
 		f = append(f, errors.New("spec.selector cannot be honoured for a new volume; leave it out"))

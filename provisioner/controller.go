@@ -122,8 +122,34 @@ func newController(cfg Config, client kubernetes.Interface, store ledger.Store) 
 	c.classes = c.factory.Storage().V1().StorageClasses().Lister()
 	c.nodes = core.Nodes().Lister()
 	c.events = record.NewBroadcaster()
+	err = c.pvs.AddIndexers(cache.Indexers{byVolume: func(o any) ([]string, error) {
+		if pv, ok := o.(*corev1.PersistentVolume); ok {
+			return []string{volumeBehind(cfg.Driver, pv)}, nil
+		}
+		return nil, nil
+	}})
+	if err != nil {
+		return nil, err
+	}
 	c.assemble()
 	return c, c.watch()
+}
+
+// byVolume indexes PersistentVolumes by the PlinthVolume behind them.
+const byVolume = "plinthVolume"
+
+func (c *Controller) holders(name string) []*corev1.PersistentVolume {
+	found, err := c.pvs.GetIndexer().ByIndex(byVolume, name)
+	if err != nil {
+		return nil // there is such an index
+	}
+	out := make([]*corev1.PersistentVolume, 0, len(found))
+	for _, o := range found {
+		if pv, ok := o.(*corev1.PersistentVolume); ok {
+			out = append(out, pv)
+		}
+	}
+	return out
 }
 
 func (c *Controller) assemble() {
@@ -134,7 +160,8 @@ func (c *Controller) assemble() {
 		claim: func(namespace, name string) *corev1.PersistentVolumeClaim {
 			return orNil(claimLister.PersistentVolumeClaims(namespace).Get(name))
 		},
-		volume: func(name string) *corev1.PersistentVolume { return orNil(pvLister.Get(name)) },
+		volume:  func(name string) *corev1.PersistentVolume { return orNil(pvLister.Get(name)) },
+		holders: c.holders,
 	}
 	shared := core{
 		driver: c.cfg.Driver, view: c.view, slow: &slowNodes{},

@@ -48,20 +48,19 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 
 // handle is the name of the PlinthVolume behind a PersistentVolume.
 func (p *Provisioner) handle(pv *corev1.PersistentVolume) (string, error) {
-	name := pv.Name
-	if csi := pv.Spec.CSI; csi != nil {
-		if csi.Driver != p.driver {
-			return "", &controller.IgnoredError{Reason: "driver " + csi.Driver + " made it"}
-		}
-		name = csi.VolumeHandle
+	name := volumeBehind(p.driver, pv)
+	if name == "" {
+		return "", &controller.IgnoredError{Reason: "another driver made it"}
 	}
 	id, err := volume.ParseID(name)
 	if err != nil {
 		// No volume of ours has such a name, so nothing is left to delete.
 		return "", fmt.Errorf("PersistentVolume %s: %w", pv.Name, err)
 	}
-	if other := p.lookup.volume(name); name != pv.Name && other != nil {
-		return "", fmt.Errorf("%w: volume %s belongs to the PersistentVolume of that name, not to %s; set this one's reclaim policy to Retain and delete it", volume.ErrInUse, name, pv.Name)
+	for _, other := range p.lookup.holders(name) {
+		if other.Name != pv.Name {
+			return "", fmt.Errorf("%w: volume %s is behind the PersistentVolume %s, too, and not for %s to delete; set this one's reclaim policy to Retain and delete it", volume.ErrInUse, name, other.Name, pv.Name)
+		}
 	}
 	return string(id), nil
 }

@@ -39,6 +39,17 @@ func csiVolume(name, driver, handle string) *corev1.PersistentVolume {
 	return pv
 }
 
+// localVolume is a PersistentVolume over a path; behind names its volume where
+// that is not the PersistentVolume's own name.
+func localVolume(name, behind string) *corev1.PersistentVolume {
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	pv.Spec.Local = &corev1.LocalVolumeSource{Path: "/mnt/a/volumes/" + name}
+	if behind != "" {
+		pv.Annotations = map[string]string{AnnotationVolume: behind}
+	}
+	return pv
+}
+
 func TestDelete(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
@@ -49,7 +60,8 @@ func TestDelete(t *testing.T) {
 		gone    bool
 	}{
 		{name: "freed", pv: csiVolume("pvc-uid-c", testDriver, "pvc-uid-c"), gone: true},
-		{name: "by path", pv: &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pvc-uid-c"}}, gone: true},
+		{name: "by path", pv: localVolume("pvc-uid-c", ""), gone: true},
+		{name: "adopted, by path", pv: localVolume("pvc-uid-later", "pvc-uid-c"), gone: true},
 		{name: "absent", pv: csiVolume("x", testDriver, "x")},
 		{name: "of another driver", pv: csiVolume("pvc-uid-c", "other", "pvc-uid-c"), ignored: true},
 		{name: "slow", pv: csiVolume("pvc-uid-c", testDriver, "pvc-uid-c"), keeps: true, ignored: true},

@@ -36,6 +36,8 @@ type lookups struct {
 	class  func(name string) *storagev1.StorageClass
 	claim  func(namespace, name string) *corev1.PersistentVolumeClaim
 	volume func(name string) *corev1.PersistentVolume
+	// holders are the PersistentVolumes that a PlinthVolume is behind.
+	holders func(volume string) []*corev1.PersistentVolume
 }
 
 // Provisioner makes and deletes volumes for the library.
@@ -107,6 +109,9 @@ func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 // findOrWrite returns the order's volume, writing its intent where there is
 // none. cached says that it came from the view.
 func (p *Provisioner) findOrWrite(ctx context.Context, w *order) (v *v1alpha1.PlinthVolume, cached bool, err error) {
+	if w.adopts != "" {
+		return p.adopt(ctx, w)
+	}
 	if v, ok := p.view.Volume(w.name); ok {
 		return v, true, p.mine(w, v)
 	}
@@ -155,11 +160,11 @@ var errClaimGone = errors.New("the claim is gone")
 // returns v as it is after that was arranged: a change before is seen here, a
 // change after wakes the claim. unseen says that the watch has not brought v yet.
 func (p *Provisioner) rest(w *order, v *v1alpha1.PlinthVolume, unseen bool) *v1alpha1.PlinthVolume {
-	p.resting.put(w.claim, w.name)
+	p.resting.put(w.claim, v.Name)
 	if p.lookup.claim(w.claim.Namespace, w.claim.Name) == nil {
-		p.orphaned(w.name) // it went after it was looked up: there is nobody to wake
+		p.orphaned(v.Name) // it went after it was looked up: there is nobody to wake
 	}
-	if now, ok := p.view.Volume(w.name); ok || !unseen {
+	if now, ok := p.view.Volume(v.Name); ok || !unseen {
 		return now
 	}
 	return v
@@ -201,6 +206,8 @@ func (p *Provisioner) notPlaced(w *order, err error) (*corev1.PersistentVolume, 
 	}
 	var refusal *placement.Refusal
 	switch {
+	case w.adopts != "" && !errors.Is(err, volume.ErrNoCapacity):
+		return nil, controller.ProvisioningNoChange, err // the volume may become what the claim asks for
 	case errors.As(err, &refusal) && !refusal.Has(placement.JustRefused):
 	case errors.Is(err, volume.ErrInvalid) || errors.Is(err, volume.ErrOutOfRange):
 		return nil, controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, nil, err)

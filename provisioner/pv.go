@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 
@@ -10,6 +11,24 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
+
+// AnnotationVolume names the PlinthVolume behind a PersistentVolume.
+const AnnotationVolume = "plinth.dev/volume"
+
+// volumeBehind is the name of the PlinthVolume behind a PersistentVolume of
+// this driver; "" for any other.
+func volumeBehind(driver string, pv *corev1.PersistentVolume) string {
+	if csi := pv.Spec.CSI; csi != nil {
+		if csi.Driver != driver {
+			return ""
+		}
+		return csi.VolumeHandle
+	}
+	if pv.Spec.Local == nil && pv.Spec.HostPath == nil {
+		return ""
+	}
+	return cmp.Or(pv.Annotations[AnnotationVolume], pv.Name)
+}
 
 // persistentVolume is the PersistentVolume for a volume that is Ready. The
 // library adds the claim's reference, the class and its own annotations.
@@ -28,7 +47,7 @@ func (o *order) persistentVolume(driver string, v *v1alpha1.PlinthVolume) (*core
 		capacity = *v.Status.Size
 	}
 	return &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: o.name},
+		ObjectMeta: metav1.ObjectMeta{Name: o.name, Annotations: map[string]string{AnnotationVolume: v.Name}},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: capacity},
 			AccessModes:                   o.claim.Spec.AccessModes,

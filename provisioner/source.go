@@ -49,10 +49,15 @@ func (c *core) find(ctx context.Context, from volume.Content) (content, error) {
 	if v.DeletionTimestamp != nil || v.Status.Size == nil {
 		return content{}, fmt.Errorf("source volume %s: %w", from.Volume, volume.ErrNotFound)
 	}
+	return contentIn(v), nil
+}
+
+// contentIn is that of a volume that was made.
+func contentIn(v *v1alpha1.PlinthVolume) content {
 	return content{
 		"volume " + v.Name, v.Spec.NodeName, v.Spec.Pool, v.Spec.Shared,
 		volume.Mode(v.Spec.VolumeMode), v.Spec.FSType, v.Status.Size.Value(),
-	}, nil
+	}
 }
 
 func (c *core) findSnapshot(ctx context.Context, id volume.ID) (content, error) {

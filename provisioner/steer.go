@@ -38,7 +38,7 @@ var errExcluded = errors.New("a pod excludes the node of the source")
 
 // steering brings pods to where the data of their claims is. A claim that
 // waits for its first consumer and starts with a snapshot or a volume of one
-// node can be on that node alone. The scheduler honours the claim's
+// node, or adopts one, can be on that node alone. The scheduler honours the claim's
 // selected-node annotation and no other node is tried then, so it is set
 // before a pod is scheduled.
 type steering struct {
@@ -73,7 +73,7 @@ func (s *steering) claimChanged(o any) {
 // waits says whether a claim of ours with a source has no node yet.
 func (s *steering) waits(c *corev1.PersistentVolumeClaim) bool {
 	if c.DeletionTimestamp != nil || c.Spec.VolumeName != "" || c.Annotations[selectedNode] != "" ||
-		c.Spec.DataSource == nil && c.Spec.DataSourceRef == nil || c.Spec.StorageClassName == nil {
+		c.Spec.DataSource == nil && c.Spec.DataSourceRef == nil && c.Annotations[AnnotationAdopt] == "" || c.Spec.StorageClassName == nil {
 		return false
 	}
 	sc := s.provisioner.lookup.class(*c.Spec.StorageClassName)
@@ -141,7 +141,7 @@ func (s *steering) steer(ctx context.Context, name cache.ObjectName) error {
 		return nil // the claim has changed, and comes round again if it still waits
 	}
 	if err == nil {
-		s.provisioner.events.Eventf(claim, corev1.EventTypeNormal, eventSteered, "%s is on node %s, where its copy is made; pods of this claim are scheduled there", at.what, at.node)
+		s.provisioner.events.Eventf(claim, corev1.EventTypeNormal, eventSteered, "%s is on node %s, where this claim's volume has to be; pods of this claim are scheduled there", at.what, at.node)
 	}
 	return err
 }
@@ -152,6 +152,13 @@ func (s *steering) place(ctx context.Context, claim *corev1.PersistentVolumeClai
 	w, err := read(p.driver, volumeName(claim.UID), claim, p.lookup.class(*claim.Spec.StorageClassName), "")
 	if err != nil {
 		return content{}, err
+	}
+	if w.adopts != "" {
+		v, _, err := p.adoptable(ctx, &w)
+		if err != nil {
+			return content{}, err
+		}
+		return contentIn(v), nil
 	}
 	from, err := p.source(ctx, claim)
 	if err != nil {
@@ -182,7 +189,7 @@ func (s *steering) excluded(ctx context.Context, claim *corev1.PersistentVolumeC
 			continue
 		}
 		if fits, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node); err == nil && !fits {
-			return fmt.Errorf("%w: %s is on node %s, where its copy has to be made, and the nodeSelector or node affinity of pod %s excludes that node; let the pod run there", errExcluded, at.what, at.node, pod.Name)
+			return fmt.Errorf("%w: %s is on node %s, where the claim's volume has to be, and the nodeSelector or node affinity of pod %s excludes that node; let the pod run there", errExcluded, at.what, at.node, pod.Name)
 		}
 	}
 	return nil

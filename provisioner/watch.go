@@ -36,6 +36,7 @@ func (c *Controller) watch() error {
 			UpdateFunc: func(_, now any) { c.steering.claimChanged(now) },
 			DeleteFunc: c.claimGone,
 		}},
+		{c.pvs, cache.ResourceEventHandlerFuncs{DeleteFunc: c.persistentGone}},
 	} {
 		if _, err := w.informer.AddEventHandler(w.handler); err != nil {
 			return fmt.Errorf("watching the cluster: %w", err)
@@ -144,6 +145,22 @@ func (c *Controller) claimGone(o any) {
 		c.provisioner.resting.take(claim.UID)
 		c.provisioner.limiter.Forget(string(claim.UID))
 		c.chores.volume(volumeName(claim.UID))
+		if adopted := claim.Annotations[AnnotationAdopt]; adopted != "" {
+			c.chores.volume(adopted)
+		}
+	}
+}
+
+// persistentGone: the data of a volume whose PersistentVolume is gone, and
+// which is not being deleted, is retained.
+func (c *Controller) persistentGone(o any) {
+	if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = t.Obj
+	}
+	if pv, ok := o.(*corev1.PersistentVolume); ok {
+		if name := volumeBehind(c.cfg.Driver, pv); name != "" {
+			c.chores.volume(name)
+		}
 	}
 }
 

@@ -40,7 +40,19 @@ func (a *Agent) reconcile(ctx context.Context, name string) error {
 	if v.Spec.Size.Cmp(*v.Status.Size) > 0 {
 		return a.expand(ctx, v)
 	}
+	if now := madePhase(v); v.Status.Phase != now && v.Status.Phase != v1alpha1.VolumeFailed {
+		v.Status.Phase = now
+		return a.write(ctx, v)
+	}
 	return nil
+}
+
+// madePhase is the phase of a volume that was made and is there.
+func madePhase(v *v1alpha1.PlinthVolume) v1alpha1.VolumePhase {
+	if v.Spec.Retained {
+		return v1alpha1.VolumeRetained
+	}
+	return v1alpha1.VolumeReady
 }
 
 // create makes a volume for the first time.
@@ -100,9 +112,7 @@ func (a *Agent) check(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	case err == nil:
 		v.Status.Path = path
 		v.Status.Size = resource.NewQuantity(found.Size, resource.BinarySI)
-		if v.Status.Phase != v1alpha1.VolumeRetained {
-			v.Status.Phase = v1alpha1.VolumeReady
-		}
+		v.Status.Phase = madePhase(v)
 		if r := v.Status.Reason; r == v1alpha1.ReasonDataMissing || r == v1alpha1.ReasonPoolUnavailable || r == v1alpha1.ReasonInternal {
 			v.Status.Reason, v.Status.Message = "", ""
 		}

@@ -73,6 +73,20 @@ func (c *Client) ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, siz
 	return out, wrap(err, "resizing PlinthVolume", v.Name)
 }
 
+// AssignVolume says whose v is, or that it is nobody's; Conflict if v is not
+// the newest, so that of two who want it one gets it.
+func (c *Client) AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error) {
+	patch := map[string]any{
+		"metadata": map[string]any{"uid": v.UID, "resourceVersion": v.ResourceVersion},
+		"spec": map[string]any{
+			"retained": to.Retained, "claimNamespace": to.Namespace, "claimName": to.Name, "claimUID": to.UID, "storageClassName": to.Class,
+		},
+	}
+	out := &v1alpha1.PlinthVolume{}
+	err := c.patch(ctx, volumes, v.Name, patch, out)
+	return out, wrap(err, "assigning PlinthVolume", v.Name)
+}
+
 // DeleteVolume asks for the deletion of v, by name and UID. The object is
 // gone only once its node has freed the bytes. An absent one is no error.
 func (c *Client) DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error {

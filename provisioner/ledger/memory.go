@@ -75,6 +75,15 @@ func (m *Memory) ResizeVolume(_ context.Context, v *v1alpha1.PlinthVolume, size 
 	})
 }
 
+// AssignVolume implements Store.
+func (m *Memory) AssignVolume(_ context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error) {
+	return m.changeVolume("AssignVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
+		o.Spec.ClaimNamespace, o.Spec.ClaimName, o.Spec.ClaimUID, o.Spec.StorageClassName = to.Namespace, to.Name, to.UID, to.Class
+		o.Spec.Retained = to.Retained
+		return nil
+	})
+}
+
 // DeleteVolume implements Store.
 func (m *Memory) DeleteVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
 	_, err := m.changeVolume("DeleteVolume", v, false, marked[v1alpha1.PlinthVolume])

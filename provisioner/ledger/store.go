@@ -20,6 +20,8 @@ type Store interface {
 	GetVolume(ctx context.Context, name string) (*v1alpha1.PlinthVolume, error)
 	// ResizeVolume may be repeated; below the size that holds it is refused.
 	ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error)
+	// AssignVolume answers Conflict if v is not the newest.
+	AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error)
 	// DeleteVolume may be repeated; an absent object is nil.
 	DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	// CreateSnapshot answers AlreadyExists where the name is taken.
@@ -34,6 +36,12 @@ type Store interface {
 	WatchVolumes(node string) cache.ListerWatcher
 	WatchSnapshots(node string) cache.ListerWatcher
 	WatchNodes(name string) cache.ListerWatcher
+}
+
+// Holder is the claim that has a volume, or had it last if it is retained.
+type Holder struct {
+	Namespace, Name, UID, Class string
+	Retained                    bool
 }
 
 var (

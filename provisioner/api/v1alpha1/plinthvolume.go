@@ -89,7 +89,11 @@ type PlinthVolumeSpec struct {
 	// is empty.
 	// +optional
 	Source *VolumeSource `json:"source,omitempty"`
-	// ClaimNamespace and ClaimName are the claim it was made for.
+	// Retained is true while its PersistentVolume is gone and its data is kept
+	// for whoever adopts it.
+	// +optional
+	Retained bool `json:"retained,omitempty"`
+	// ClaimNamespace and ClaimName are the claim that has it, or had it last.
 	// +optional
 	ClaimNamespace string `json:"claimNamespace,omitempty"`
 	// +optional

@@ -122,6 +122,18 @@ func (e nodeEngine) Expand(ctx context.Context, id volume.ID, size int64) (volum
 	return e.pools.Expand(ctx, id, size)
 }
 
+func (e nodeEngine) CreateSnapshot(ctx context.Context, r volume.SnapshotRequest) (volume.Snapshot, error) {
+	return e.pools.CreateSnapshot(ctx, r)
+}
+
+func (e nodeEngine) DeleteSnapshot(ctx context.Context, id volume.ID) error {
+	return e.pools.DeleteSnapshot(ctx, id)
+}
+
+func (e nodeEngine) GetSnapshot(ctx context.Context, id volume.ID) (volume.Snapshot, error) {
+	return e.pools.GetSnapshot(ctx, id)
+}
+
 func (e nodeEngine) Pools(ctx context.Context) []volume.PoolStatus { return e.pools.Pools(ctx) }
 
 func (e nodeEngine) Expose(ctx context.Context, id volume.ID) (string, error) {

@@ -88,7 +88,7 @@ func runController(ctx context.Context, c controllerConfig) error {
 		return err
 	}
 	server, err := driver.New(driver.Config{
-		Name: c.driverName, Version: version, Endpoint: c.endpoint, Volumes: controller.Volumes(), Log: log,
+		Name: c.driverName, Version: version, Endpoint: c.endpoint, Volumes: controller.Volumes(), Snapshots: controller.Snapshots(), Log: log,
 	})
 	if err != nil {
 		return err

@@ -12,16 +12,15 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
 
-func addSnapshot(t *testing.T, m *ledger.Memory, name, of string) *v1alpha1.PlinthSnapshot {
+func addSnapshot(t *testing.T, m *ledger.Memory, name, of string) {
 	t.Helper()
-	s, err := m.CreateSnapshot(t.Context(), &v1alpha1.PlinthSnapshot{
+	_, err := m.CreateSnapshot(t.Context(), &v1alpha1.PlinthSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{v1alpha1.Finalizer}},
 		Spec:       v1alpha1.PlinthSnapshotSpec{NodeName: "n1", Pool: "a", Volume: of},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 func untilSnapshot(t *testing.T, m *ledger.Memory, name string, done func(*v1alpha1.PlinthSnapshot) bool) *v1alpha1.PlinthSnapshot {
@@ -40,8 +39,8 @@ func TestSnapshotMadeAndFreed(t *testing.T) {
 	start(t, m, e)
 	add(t, m, intent("v1", v1alpha1.VolumeTypeCSI))
 	untilVolume(t, m, "v1", isReady)
-	s := addSnapshot(t, m, "s1", "v1")
-	s = untilSnapshot(t, m, "s1", snapshotReady)
+	addSnapshot(t, m, "s1", "v1")
+	s := untilSnapshot(t, m, "s1", snapshotReady)
 	if s.Status.Size.Value() != 1<<30 || s.Status.CreatedAt.Unix() != 1e9 {
 		t.Errorf("status %+v", s.Status)
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -19,13 +23,15 @@ type Makers interface {
 	// also of one that is half made. One that is not there or not ephemeral is
 	// left alone and no error; ErrInUse while it is attached or mounted.
 	DeleteEphemeral(ctx context.Context, id volume.ID) error
+	// Ephemeral lists the ephemeral volumes.
+	Ephemeral(ctx context.Context) ([]volume.Volume, error)
 }
 
 // PublishEphemeral makes a volume for one pod and mounts it at target, without
 // staging. Unpublish deletes it (CSI inline volumes: kubelet calls
 // NodePublishVolume and NodeUnpublishVolume alone). Called again it finds what
 // it made before; ErrExists if that is another kind of volume or is mounted
-// with other flags, ErrInUse at a second target.
+// with other flags or at another target.
 //
 // A call that fails leaves nothing of the volume if it began without one, for
 // kubelet calls Unpublish only where it may have worked. What a cut leaves is
@@ -36,7 +42,7 @@ func (s *Service) PublishEphemeral(ctx context.Context, id volume.ID, target str
 	}
 	_, err := s.volumes.Get(ctx, id)
 	begun := !errors.Is(err, volume.ErrNotFound)
-	r.ID, r.Ephemeral = id, true
+	r.ID, r.Ephemeral, r.Target = id, true, target
 	if _, err := s.volumes.Create(ctx, r); err != nil {
 		return fmt.Errorf("publish ephemeral volume: %w", err)
 	}
@@ -99,4 +105,43 @@ func (s *Service) discard(ctx context.Context, id volume.ID, target string) erro
 		return err
 	}
 	return s.clear(target)
+}
+
+// sweep deletes the ephemeral volumes whose pods are gone for certain: they
+// were unpublished while their pool was away, or their pod's directory was
+// removed by hand while nothing ran here. An ephemeral volume that is only not
+// mounted stays: a pod that outlives a reboot gets it back with its content.
+func (s *Service) sweep(ctx context.Context) error {
+	all, err := s.volumes.Ephemeral(ctx)
+	if err != nil {
+		return fmt.Errorf("look for ephemeral volumes: %w", err)
+	}
+	var errs []error
+	for _, v := range all {
+		if !abandoned(v.Target) {
+			continue
+		}
+		s.log.Info("ephemeral volume of a pod that is gone", logVolume, v.ID, logTarget, v.Target)
+		if err := s.discard(ctx, v.ID, v.Target); err != nil {
+			errs = append(errs, fmt.Errorf("delete ephemeral volume %s: %w", v.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// abandoned reports whether the directory that kubelet made for a target is
+// gone while kubelet's own is there: ROOT/pods/UID/volumes/DRIVER/NAME/mount.
+// Kubelet keeps NAME, with a file that says what is published, until
+// NodeUnpublishVolume has succeeded. A target of another shape is nobody's to
+// judge.
+func abandoned(target string) bool {
+	root, _, found := strings.Cut(target, "/pods/")
+	if !found {
+		return false
+	}
+	if _, err := os.Stat(root + "/pods"); err != nil {
+		return false
+	}
+	_, err := os.Lstat(filepath.Dir(target))
+	return errors.Is(err, fs.ErrNotExist)
 }

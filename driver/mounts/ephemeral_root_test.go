@@ -45,7 +45,7 @@ func TestEphemeral(t *testing.T) {
 			must(t, put(target, k, "hello"))
 			restricted(t, target, k)
 			wants(t, "read-only over read-write", n.PublishEphemeral(ctx, inline, target, reader, r), volume.ErrExists)
-			wants(t, "a second target", n.PublishEphemeral(ctx, inline, n.path("other"), use(k), r), volume.ErrInUse)
+			wants(t, "a second target", n.PublishEphemeral(ctx, inline, n.path("other"), use(k), r), volume.ErrExists)
 			larger := r
 			larger.Size *= 2
 			wants(t, "another size", n.PublishEphemeral(ctx, inline, target, use(k), larger), volume.ErrExists)
@@ -77,4 +77,31 @@ func TestEphemeral(t *testing.T) {
 	k := kinds()[4]
 	n := start(t, k)
 	wants(t, "a block device", n.PublishEphemeral(t.Context(), inline, n.path("pod"), use(k), inlineRequest(k)), volume.ErrInvalid)
+}
+
+// TestAbandoned: an ephemeral volume whose pod went while the volume could not
+// be looked at goes at the next start, and one whose pod may come back stays.
+func TestAbandoned(t *testing.T) {
+	for _, k := range []kind{kinds()[0], kinds()[3]} {
+		t.Run(k.name, func(t *testing.T) {
+			n := start(t, k)
+			ctx, r, place := t.Context(), inlineRequest(k), n.path("pods/uid/volumes/driver/name")
+			target := place + "/mount"
+			must(t, os.MkdirAll(place, 0o700), n.PublishEphemeral(ctx, inline, target, use(k), r), put(target, k, "hello"))
+			must(t, n.reboot(), n.Restore(ctx), n.PublishEphemeral(ctx, inline, target, use(k), r))
+			if got := get(t, target, k, 5); got != "hello" {
+				t.Errorf("after a reboot the pod has %q", got)
+			}
+			// The pod goes while the node is down, and then kubelet's directory.
+			must(t, n.reboot(), os.Rename(n.path("pods"), n.path("away")), n.Restore(ctx))
+			if _, err := n.pools.Get(ctx, inline); err != nil {
+				t.Errorf("it went while kubelet's directory was not to be seen: %v", err)
+			}
+			must(t, os.Rename(n.path("away"), n.path("pods")), os.RemoveAll(place), n.Restore(ctx), n.Restore(ctx))
+			n.gone(t, inline, target)
+			if left := loops(t, n.disk); len(left) > 0 {
+				t.Errorf("attached: %v", left)
+			}
+		})
+	}
 }

@@ -159,15 +159,15 @@ func (s *Service) unexpose(ctx context.Context, id volume.ID) error {
 	return s.clear(s.hidden(id))
 }
 
-// Restore exposes again what the records say is exposed, after a reboot or
-// when a pool has come back. Each volume is tried; the error joins those that
-// failed.
+// Restore exposes again what the records say is exposed, and deletes the
+// ephemeral volumes whose pods are gone, after a start or when a pool has come
+// back. Each volume is tried; the error joins those that failed.
 func (s *Service) Restore(ctx context.Context) error {
 	ids, err := s.volumes.Exposed(ctx)
 	if err != nil {
 		return fmt.Errorf("restore exposed volumes: %w", err)
 	}
-	var errs []error
+	errs := []error{s.sweep(ctx)}
 	for _, id := range ids {
 		if _, err := s.Expose(ctx, id); err != nil {
 			errs = append(errs, err)

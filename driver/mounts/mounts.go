@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,13 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
+)
+
+// The keys of what this package logs.
+const (
+	logVolume = "volume"
+	logTarget = "target"
+	logError  = "error"
 )
 
 // Volumes is what the service asks of the pools. Attach, Detach and
@@ -189,7 +197,13 @@ func (s *Service) mountAt(ctx context.Context, v volume.Volume, src backend.Sour
 	if src.Dir != "" || flags.ReadOnly {
 		return nil
 	}
-	return s.host.Grow(path) // it may have grown while nobody had it mounted
+	err = s.host.Grow(path) // it may have grown while nobody had it mounted
+	if there != nil && errors.Is(err, fs.ErrPermission) {
+		// It is as usable as before; who wants it larger is told by Expand.
+		s.log.Warn("volume is mounted and does not grow", logVolume, v.ID, logError, err)
+		return nil
+	}
+	return err
 }
 
 // Unstage unmounts staging and lets go of the device, unless consumers still

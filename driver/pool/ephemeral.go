@@ -1,7 +1,9 @@
 package pool
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -17,4 +19,16 @@ func (m *Manager) DeleteEphemeral(ctx context.Context, id volume.ID) error {
 		}
 		return f, err
 	})
+}
+
+// Ephemeral lists the ephemeral volumes of the pools that serve, sorted by ID.
+func (m *Manager) Ephemeral(context.Context) ([]volume.Volume, error) {
+	var out []volume.Volume
+	err := m.each(func(p *pool, e entry) {
+		if e.Ephemeral {
+			out = append(out, e.volume(p.node))
+		}
+	})
+	slices.SortFunc(out, func(a, b volume.Volume) int { return cmp.Compare(a.ID, b.ID) })
+	return out, err
 }

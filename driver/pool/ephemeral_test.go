@@ -12,7 +12,7 @@ import (
 func TestDeleteEphemeral(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	inline := request("inline", 1<<20)
-	inline.Ephemeral = true
+	inline.Ephemeral, inline.Target = true, "/pod"
 	cut := &cutter{n: -1}
 	m := open(t, cutOptions(dir, cut))
 	lasting := create(t, m, "lasting", 1<<20)
@@ -22,6 +22,14 @@ func TestDeleteEphemeral(t *testing.T) {
 	}
 	if _, err := m.Create(ctx, request("inline", 1<<20)); !errors.Is(err, volume.ErrExists) {
 		t.Errorf("one that lasts by the same name: %v", err)
+	}
+	if all, err := m.Ephemeral(ctx); err != nil || len(all) != 1 || all[0].ID != v.ID || all[0].Target != "/pod" {
+		t.Errorf("ephemeral: %+v, %v", all, err)
+	}
+	elsewhere := inline
+	elsewhere.Target = "/other"
+	if _, err := m.Create(ctx, elsewhere); !errors.Is(err, volume.ErrExists) {
+		t.Errorf("at another target: %v", err)
 	}
 	for _, id := range []volume.ID{lasting.ID, v.ID, v.ID, "absent"} {
 		if err := m.DeleteEphemeral(ctx, id); err != nil {

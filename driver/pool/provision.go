@@ -148,6 +148,8 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("cluster", r.Cluster, m.opts.ClusterID)
 	case r.Ephemeral != req.Ephemeral:
 		return says("property ephemeral", r.Ephemeral, req.Ephemeral)
+	case r.Target != req.Target:
+		return says("target", r.Target, req.Target)
 	case r.Spec.Size < req.Size || req.LimitBytes > 0 && r.Spec.Size > req.LimitBytes:
 		return says("size", r.Spec.Size, fmt.Sprintf("%d to %d", req.Size, req.LimitBytes))
 	case r.Spec.Mode != req.Mode:

@@ -17,7 +17,7 @@ import (
 // reads. A field is only ever added together with a new version, so that an
 // older plinth leaves alone what it does not understand.
 //
-//	2: from, ephemeral, family, beside; in spec mkfsOptions, onDelete, attributes
+//	2: from, ephemeral, target, family, beside; in spec mkfsOptions, onDelete, attributes
 const recordVersion = 2
 
 // state is where a volume is in its life.
@@ -43,6 +43,7 @@ type record struct {
 	Exposed     bool                `json:"exposed,omitempty"` // kept at a path of its own for a local or hostPath volume
 	From        volume.Content      `json:"from,omitzero"`
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
+	Target      string              `json:"target,omitempty"` // where an ephemeral volume is published
 	Family      volume.ID           `json:"family,omitempty"` // the first of those it may share bytes with; "" is itself
 	Beside      int64               `json:"beside,omitempty"` // bytes that it may hold beyond its size: those it shares (backend.SharesFree)
 	CreatedAt   time.Time           `json:"createdAt"`
@@ -141,6 +142,6 @@ func salvage(id volume.ID, data []byte) record {
 func (r record) volume(node string) volume.Volume {
 	return volume.Volume{
 		Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: node,
-		AccessModes: r.AccessModes, Labels: r.Labels, From: r.From, Ephemeral: r.Ephemeral, CreatedAt: r.CreatedAt,
+		AccessModes: r.AccessModes, Labels: r.Labels, From: r.From, Ephemeral: r.Ephemeral, Target: r.Target, CreatedAt: r.CreatedAt,
 	}
 }

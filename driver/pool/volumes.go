@@ -262,6 +262,6 @@ func (p *pool) stillSmall(ctx context.Context, r record) bool {
 func (p *pool) newRecord(req volume.Request) record {
 	return record{
 		State: creating, Spec: req.Spec, Name: req.Name, Pool: p.cfg.Name, AccessModes: req.AccessModes,
-		Labels: req.Labels, From: req.From, Ephemeral: req.Ephemeral, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Labels: req.Labels, From: req.From, Ephemeral: req.Ephemeral, Target: req.Target, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}
 }

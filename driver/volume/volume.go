@@ -106,6 +106,7 @@ type Request struct {
 	Labels      map[string]string // for people: claim, namespace, class; never interpreted
 	From        Content           // what it starts with; the zero value is empty
 	Ephemeral   bool              // made for one pod and deleted with it
+	Target      string            // where an ephemeral one is published; "" for others
 }
 
 // Content is what a new volume starts with. At most one of the two is set.
@@ -124,6 +125,7 @@ type Volume struct {
 	Labels      map[string]string
 	From        Content
 	Ephemeral   bool
+	Target      string // where it is published, if it is ephemeral
 	CreatedAt   time.Time
 }
 

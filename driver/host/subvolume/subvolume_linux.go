@@ -184,13 +184,32 @@ func Exists(f *os.File, id ID) (bool, error) {
 	return found, nil
 }
 
+// askAgain is how long Commit waits before it asks for the transaction again.
+const askAgain = 20 * time.Millisecond
+
 // Commit waits for a transaction, so that what was done is durable and what
 // it freed is free. f is anything on the filesystem.
+//
+// The kernel's thread that commits does not see a request that comes just as
+// it goes to sleep, and then sleeps for the 30 seconds of its interval (linux:
+// fs/btrfs/disk-io.c, transaction_kthread). So it is asked until it is done.
 func Commit(f *os.File) error {
-	var transid uint64
+	var transid, again uint64
 	_, err := ioctl(f, iocStartSync, unsafe.Pointer(&transid))
 	if err == nil {
-		_, err = ioctl(f, iocWaitSync, unsafe.Pointer(&transid))
+		done := make(chan error, 1)
+		go func() {
+			_, err := ioctl(f, iocWaitSync, unsafe.Pointer(&transid))
+			done <- err
+		}()
+		for waiting := true; waiting; {
+			select {
+			case err = <-done:
+				waiting = false
+			case <-time.After(askAgain):
+				_, _ = ioctl(f, iocStartSync, unsafe.Pointer(&again)) // the wait tells how it goes
+			}
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("commit the btrfs of %s: %w", f.Name(), err)

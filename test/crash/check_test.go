@@ -79,20 +79,22 @@ func (v *volumeState) compare(id string, size int64, listed bool) error {
 	return fmt.Errorf("%w: volume %s has %d bytes and not %d (pending: %+v)", errLost, id, size, v.size, pending)
 }
 
-// settle ends what was cut, then looks into every volume and snapshot, and
-// compares the machine with the journal.
-func (l *load) settle(ctx context.Context) error {
+// resumeAll ends what was cut.
+func (l *load) resumeAll(ctx context.Context) error {
 	for _, w := range l.workers {
-		for {
-			found, err := w.resume(ctx)
-			if err != nil {
+		for found := true; found; {
+			var err error
+			if found, err = w.resume(ctx); err != nil {
 				return err
-			}
-			if !found {
-				break
 			}
 		}
 	}
+	return nil
+}
+
+// settle looks into every volume and snapshot, and compares the machine with
+// the journal. Nothing is pending.
+func (l *load) settle(ctx context.Context) error {
 	if err := l.afterCut(ctx); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/plinth-csi/plinth/driver/host/loopfs"
+	"github.com/plinth-csi/plinth/driver/host/mount"
 )
 
 // The environment of a run.
@@ -81,7 +82,7 @@ func TestKill(t *testing.T) {
 				if errors.Is(err, errLost) || errors.Is(err, errHalf) {
 					lost.Add(1)
 				}
-				t.Errorf("after %d cuts (%s=%d), the last %v: %v", k.tried, seedEnv, seed, k.last, err)
+				t.Errorf("after %d cuts (%s=%d), the last %v: %v\nthe end of the journal:\n%s", k.tried, seedEnv, seed, k.last, err, k.journal.tail())
 			}
 		})
 	}
@@ -114,13 +115,23 @@ func build(t *testing.T) string {
 	return binary
 }
 
-// cleanUp ends the process; loopfs takes mounts and devices away with the disk.
+// cleanUp ends the process and takes away what it has mounted; loopfs takes
+// away the rest with the disk.
 func cleanUp(t *testing.T, n *node) {
 	if t.Failed() && n.running != nil {
 		t.Logf("the end of plinth's log:\n%s", n.running.log())
 	}
-	if err := n.stop(); err != nil {
-		t.Errorf("stop plinth: %v", err)
+	errs := []error{n.stop()}
+	left, err := mount.AtOrBelow(n.dir)
+	for i := len(left) - 1; i >= 0; i-- {
+		errs = append(errs, mount.Unmount(left[i].Point))
+	}
+	if err := errors.Join(append(errs, err)...); err != nil {
+		t.Errorf("clean up: %v", err)
+		return
+	}
+	if err := os.RemoveAll(n.dir); err != nil {
+		t.Errorf("clean up: %v", err)
 	}
 }
 
@@ -131,6 +142,7 @@ type killer struct {
 	kinds    []kindOfVolume
 	enforced bool
 	seed     uint64
+	journal  memory
 	tried    int
 	last     moment
 }
@@ -141,8 +153,7 @@ func (k *killer) run(ctx context.Context, t *testing.T, cuts int) error {
 	if err := k.start(ctx); err != nil {
 		return err
 	}
-	journal := &memory{}
-	l, err := newLoad(ctx, k.node, journal, k.seed, k.kinds, k.enforced)
+	l, err := newLoad(ctx, k.node, &k.journal, k.seed, k.kinds, k.enforced)
 	if err != nil {
 		return err
 	}
@@ -157,7 +168,7 @@ func (k *killer) run(ctx context.Context, t *testing.T, cuts int) error {
 	if err := l.clear(ctx); err != nil {
 		return fmt.Errorf("when everything is deleted: %w", err)
 	}
-	t.Logf("%d cuts, %v, %.1f s", k.tried, journal, time.Since(began).Seconds())
+	t.Logf("%d cuts, %v, %.1f s", k.tried, &k.journal, time.Since(began).Seconds())
 	return nil
 }
 
@@ -166,6 +177,13 @@ func (k *killer) round(ctx context.Context, l *load, cuts int) error {
 		if err := k.cut(ctx, l); err != nil {
 			return err
 		}
+	}
+	if err := l.resumeAll(ctx); err != nil {
+		return err
+	}
+	// What could not be freed while something else was there is at the next start.
+	if err := errors.Join(k.node.stop(), k.start(ctx)); err != nil {
+		return err
 	}
 	return l.settle(ctx)
 }
@@ -196,6 +214,7 @@ func (k *killer) cut(ctx context.Context, l *load) error {
 		}
 	}
 	<-killed
+	k.journal.mark()
 	if err := k.start(ctx); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -82,19 +83,39 @@ func (l *load) work(ctx context.Context) error {
 type memory struct {
 	mu           sync.Mutex
 	acknowledged int
+	last         []entry
 }
 
+// keptEntries are shown when something is lost.
+const keptEntries = 100
+
 func (m *memory) record(e entry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if e.Phase == done {
-		m.mu.Lock()
-		defer m.mu.Unlock()
 		m.acknowledged++
 	}
+	m.last = append(m.last, e)
+	m.last = m.last[max(0, len(m.last)-keptEntries):]
 	return nil
 }
+
+// mark notes a cut.
+func (m *memory) mark() { _ = m.record(entry{Phase: "cut"}) }
 
 func (m *memory) String() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return fmt.Sprintf("%d calls acknowledged", m.acknowledged)
+}
+
+// tail is the end of the journal, for a failure.
+func (m *memory) tail() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out strings.Builder
+	for _, e := range m.last {
+		fmt.Fprintf(&out, "%-7s %s %s %s slot %d, %d bytes, block %t, %s\n", e.Phase, e.Op.Kind, e.Op.ID, e.Op.From, e.Op.Slot, e.Op.Size, e.Op.Block, e.Op.FSType)
+	}
+	return out.String()
 }

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/plinth-csi/plinth/driver/host/subvolume"
 )
 
 const poolName = "fast"
@@ -47,6 +49,7 @@ func newNode(binary, dir, pool, settings string) (*node, error) {
 // process is one life of plinth.
 type process struct {
 	cmd    *exec.Cmd
+	pool   string
 	dying  atomic.Bool // it is being ended
 	ended  chan struct{}
 	mu     sync.Mutex
@@ -58,7 +61,7 @@ type process struct {
 // launch starts the process without waiting for it to answer.
 func (n *node) launch() error {
 	endpoint := "unix://" + filepath.Join(n.dir, "csi.sock")
-	p := &process{ended: make(chan struct{}), line: make(chan struct{}, 1)}
+	p := &process{pool: n.pool, ended: make(chan struct{}), line: make(chan struct{}, 1)}
 	p.cmd = exec.Command(n.binary, "standalone", "--node-name=node-1", "--debug", "--pools-file="+filepath.Join(n.dir, "pools.yaml"),
 		"--endpoint="+endpoint, "--mounts-dir="+filepath.Join(n.dir, "mounts"))
 	r, w, err := os.Pipe()
@@ -145,7 +148,19 @@ func (p *process) log() string {
 func (p *process) kill() {
 	p.dying.Store(true)
 	_ = p.cmd.Process.Kill() // gone already is as good
-	<-p.ended
+	for {
+		select {
+		case <-p.ended:
+			return
+		case <-time.After(100 * time.Millisecond):
+			// It may wait for a transaction of btrfs that nobody asks for again
+			// now (subvolume.Commit).
+			if f, err := os.Open(p.pool); err == nil {
+				_ = subvolume.Commit(f)
+				_ = f.Close()
+			}
+		}
+	}
 }
 
 // stop ends the process in order.
@@ -165,5 +180,8 @@ func (n *node) stop() error {
 		p.kill()
 		err = errors.New("it did not end when it was asked to")
 	}
-	return errors.Join(err, n.csi.conn.Close())
+	n.running = nil
+	err = errors.Join(err, n.csi.conn.Close())
+	n.csi = nil
+	return err
 }

@@ -227,22 +227,27 @@ func (m *machine) removeGroups(id subvolume.ID, members ...subvolume.ID) error {
 	return nil
 }
 
-// sweepGroups removes Plinth's groups whose subvolume is gone.
+// sweepGroups removes the groups whose subvolume is gone: Plinth's own, and
+// those that the kernel made for subvolumes and keeps (a process that was
+// killed has not removed them). A group without a subvolume limits nothing and
+// says nothing about anything, whosever subvolume it was.
 func (m *machine) sweepGroups() error {
-	groups, err := subvolume.Groups(m.dir.File(), level)
-	if err != nil {
-		return err
-	}
-	for g := range groups {
-		there, err := subvolume.Exists(m.dir.File(), g.Number())
+	for _, at := range []uint16{0, level} {
+		groups, err := subvolume.Groups(m.dir.File(), at)
 		if err != nil {
 			return err
 		}
-		if there {
-			continue
-		}
-		if err := m.removeGroups(g.Number()); err != nil {
-			return err
+		for g := range groups {
+			there, err := subvolume.Exists(m.dir.File(), g.Number())
+			if err != nil {
+				return err
+			}
+			if there {
+				continue
+			}
+			if err := subvolume.RemoveGroup(m.dir.File(), g); err != nil && !errors.Is(err, unix.EBUSY) {
+				return err
+			}
 		}
 	}
 	return nil

@@ -136,6 +136,48 @@ func TestLockedSubvolume(t *testing.T) {
 	requireNoGroups(t, fs.Dir)
 }
 
+// TestStaleGroups: the kernel's group of a subvolume that a killed process has
+// begun and that the next one, killed too, has deleted, goes with the start
+// after that.
+func TestStaleGroups(t *testing.T) {
+	fs := loopfs.New(t, loopfs.Options{Type: "btrfs"})
+	open := func() {
+		b, err := Open(t.Context(), Options{Dir: fs.Dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+	}
+	open()
+	tmp, err := os.Open(filepath.Join(fs.Dir, ".plinth/tmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tmp.Close()
+	if err := subvolume.Create(tmp, "volume-stale"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tmp.Name(), "volume-stale/file"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := subvolume.Commit(tmp); err != nil {
+		t.Fatal(err)
+	}
+	ids, err := subvolume.Delete(tmp, "volume-stale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := subvolume.WaitDeleted(t.Context(), tmp, ids...); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	for _, id := range ids {
+		if _, found, err := subvolume.Usage(tmp, subvolume.GroupOf(0, id)); err != nil || found {
+			t.Errorf("the group of subvolume %d, which is gone, is there: %t, %v", id, found, err)
+		}
+	}
+}
+
 func TestRefusesOtherFilesystems(t *testing.T) {
 	fs := loopfs.New(t, loopfs.Options{Type: "ext4"})
 	if _, err := Open(t.Context(), Options{Dir: fs.Dir}); !errors.Is(err, volume.ErrUnsupported) {

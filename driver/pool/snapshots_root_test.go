@@ -188,3 +188,27 @@ func TestFamiliesOnDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestAttachedWithoutReflinks: an image on ext4 is not copied while it is
+// attached; whoever asks is told so at once, and nothing is left.
+func TestAttachedWithoutReflinks(t *testing.T) {
+	r := disk{realOptions(t, "ext4", BackendImage), volume.Block}
+	m := open(t, r.o)
+	if _, err := m.Create(t.Context(), r.request("a", volume.Content{})); err != nil {
+		t.Fatal(err)
+	}
+	r.open(t, m, "a", func(*os.File) error {
+		for what, err := range map[string]error{
+			"snapshot": second(m.CreateSnapshot(t.Context(), snapshot("s", "a"))),
+			"clone":    second(m.Create(t.Context(), r.request("c", volume.Content{Volume: "a"}))),
+		} {
+			if !errors.Is(err, volume.ErrInUse) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		return nil
+	})
+	agree(t, m, "refused")
+	take(t, m, "s", "a")
+	agree(t, m, "taken when idle")
+}

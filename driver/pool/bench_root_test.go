@@ -5,6 +5,10 @@ package pool
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/plinth-csi/plinth/driver/backend"
@@ -33,8 +37,8 @@ func realBackends() map[string]OpenBackend {
 }
 
 // realOptions are one pool over a filesystem on a loop device.
-func realOptions(t testing.TB, fs, kind string) Options {
-	o := testOptions(loopfs.New(t, loopfs.Options{Type: fs, Size: 64 << 30}).Dir)
+func realOptions(t testing.TB, on loopfs.FS, kind string) Options {
+	o := testOptions(on.Dir)
 	o.Backends = realBackends()
 	o.Config.Pools[0].Backend = kind
 	if kind == BackendDirectory {
@@ -43,10 +47,27 @@ func realOptions(t testing.TB, fs, kind string) Options {
 	return o
 }
 
+// flushes is how often a device has been told to flush what it caches
+// (Documentation/block/stat.rst): the price of durability, whatever else the
+// machine does.
+func flushes(b *testing.B, device string) float64 {
+	b.Helper()
+	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "stat"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, err := strconv.ParseFloat(strings.Fields(string(data))[15], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
 // BenchmarkCreate makes a volume, and BenchmarkStatus reads the state of a
 // pool, beside many others.
 func BenchmarkCreate(b *testing.B) {
-	benchmark(b, func(b *testing.B, m *Manager, r volume.Request) {
+	benchmark(b, func(b *testing.B, m *Manager, r volume.Request, device string) {
+		before := flushes(b, device)
 		for i := range b.N {
 			r.Name = fmt.Sprintf("v-%d-%d", b.N, i)
 			if _, err := m.Create(b.Context(), r); err != nil {
@@ -54,6 +75,7 @@ func BenchmarkCreate(b *testing.B) {
 			}
 		}
 		b.StopTimer()
+		b.ReportMetric((flushes(b, device)-before)/float64(b.N), "flushes/op")
 		for i := range b.N {
 			if err := m.Delete(b.Context(), volume.ID(fmt.Sprintf("v-%d-%d", b.N, i))); err != nil {
 				b.Fatal(err)
@@ -64,20 +86,21 @@ func BenchmarkCreate(b *testing.B) {
 }
 
 func BenchmarkStatus(b *testing.B) {
-	benchmark(b, func(b *testing.B, m *Manager, _ volume.Request) {
+	benchmark(b, func(b *testing.B, m *Manager, _ volume.Request, _ string) {
 		for range b.N {
 			m.Pools(b.Context())
 		}
 	})
 }
 
-func benchmark(b *testing.B, run func(*testing.B, *Manager, volume.Request)) {
+func benchmark(b *testing.B, run func(*testing.B, *Manager, volume.Request, string)) {
 	for _, c := range []struct{ fs, kind string }{
 		{"btrfs", BackendBtrfs}, {"ext4", BackendDirectory}, {"ext4", BackendImage}, {"xfs", BackendImage},
 	} {
 		for _, n := range []int{10, 1000} {
 			b.Run(fmt.Sprintf("%s-%s/%d", c.kind, c.fs, n), func(b *testing.B) {
-				m, err := Open(b.Context(), realOptions(b, c.fs, c.kind))
+				fs := loopfs.New(b, loopfs.Options{Type: c.fs, Size: 64 << 30})
+				m, err := Open(b.Context(), realOptions(b, fs, c.kind))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -93,7 +116,7 @@ func benchmark(b *testing.B, run func(*testing.B, *Manager, volume.Request)) {
 					}
 				}
 				b.ResetTimer()
-				run(b, m, r)
+				run(b, m, r, fs.Device)
 			})
 		}
 	}

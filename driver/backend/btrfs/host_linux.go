@@ -53,13 +53,28 @@ func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 	if m.mode == subvolume.QuotaSimple {
 		sharing = backend.SharesFree
 	}
-	keeper, files := tree.Stepped(m, tree.OpenFiles(m.dir), step)
+	keeper, files := tree.Stepped(m, &files{tree.OpenFiles(m.dir), m.dir}, step)
 	t, err := tree.New(ctx, keeper, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1, Sharing: sharing})
 	if err != nil {
 		return nil, err
 	}
 	b := &Btrfs{Tree: t, machine: m, step: step}
 	return b, errors.Join(m.sealSnapshots(), m.sweepGroups())
+}
+
+// files renames with one transaction, which makes all that was done before it
+// durable, in its order.
+type files struct {
+	tree.Files
+	dir *beneath.Dir
+}
+
+// Rename implements tree.Files.
+func (f *files) Rename(from, to string) error {
+	if err := f.dir.Move(from, to); err != nil {
+		return err
+	}
+	return subvolume.Commit(f.dir.File())
 }
 
 // machine is the Keeper over btrfs.
@@ -124,7 +139,9 @@ func (m *machine) Usage(_ context.Context, name string) (volume.Usage, error) {
 	return volume.Usage{TotalBytes: u.Limit, UsedBytes: u.Referenced, AvailableBytes: max(0, u.Limit-u.Referenced)}, err
 }
 
-// Make implements tree.Keeper.
+// Make implements tree.Keeper. A transaction that ends in between holds what
+// was done so far and nothing later, so the rename that follows is what makes
+// the whole durable.
 func (m *machine) Make(name string, limit int64) error {
 	parent, err := m.dir.OpenFile(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -142,13 +159,21 @@ func (m *machine) Make(name string, limit int64) error {
 	if err := f.Chmod(0o755); err != nil { // whatever the umask
 		return err
 	}
-	return m.Limit(name, limit)
+	return m.limit(name, limit)
 }
 
-// Limit asks by the pool's descriptor, not the volume's: btrfs charges what it
+// Limit implements tree.Keeper.
+func (m *machine) Limit(name string, limit int64) error {
+	if err := m.limit(name, limit); err != nil {
+		return err
+	}
+	return subvolume.Commit(m.dir.File())
+}
+
+// limit asks by the pool's descriptor, not the volume's: btrfs charges what it
 // writes for the request to the subvolume that is asked, and a full one has
 // nothing left.
-func (m *machine) Limit(name string, limit int64) error {
+func (m *machine) limit(name string, limit int64) error {
 	f, id, err := m.open(name)
 	if err != nil {
 		return err
@@ -159,7 +184,7 @@ func (m *machine) Limit(name string, limit int64) error {
 	pool, g := m.dir.File(), m.groupOf(id)
 	own := subvolume.GroupOf(0, id)
 	if own == g {
-		return errors.Join(subvolume.Limit(pool, g, limit), subvolume.Commit(pool))
+		return subvolume.Limit(pool, g, limit)
 	}
 	if err := subvolume.CreateGroup(pool, g); err != nil {
 		return err
@@ -168,10 +193,7 @@ func (m *machine) Limit(name string, limit int64) error {
 	if err := subvolume.Limit(pool, g, limit); err != nil {
 		return err
 	}
-	if err := subvolume.Assign(pool, own, g); err != nil {
-		return err
-	}
-	return subvolume.Commit(pool)
+	return subvolume.Assign(pool, own, g)
 }
 
 // Free implements tree.Keeper.

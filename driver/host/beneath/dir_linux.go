@@ -145,7 +145,16 @@ func (d *Dir) Mkdir(name string, perm fs.FileMode) error {
 // replaces: fs.ErrExist if to is there. Immutable and append-only flags of from
 // are cleared if they are in the way.
 func (d *Dir) Rename(from, to string) error {
-	err := d.at("rename", from, func(fromParent int, fromBase string) error {
+	if err := d.Move(from, to); err != nil {
+		return err
+	}
+	// The new name first: between the two a cut shows both or the old one.
+	return errors.Join(d.Sync(path.Dir(to)), d.Sync(path.Dir(from)))
+}
+
+// Move is Rename that is durable only when the caller has made it so.
+func (d *Dir) Move(from, to string) error {
+	return d.at("rename", from, func(fromParent int, fromBase string) error {
 		return d.at("rename to", to, func(toParent int, toBase string) error {
 			rename := func() error {
 				return unix.Renameat2(fromParent, fromBase, toParent, toBase, unix.RENAME_NOREPLACE)
@@ -157,11 +166,6 @@ func (d *Dir) Rename(from, to string) error {
 			return err
 		})
 	})
-	if err != nil {
-		return err
-	}
-	// The new name first: between the two a cut shows both or the old one.
-	return errors.Join(d.Sync(path.Dir(to)), d.Sync(path.Dir(from)))
 }
 
 // Remove removes a file, or whatever is not a directory. One that is not

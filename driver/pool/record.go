@@ -79,6 +79,12 @@ func (s volumeRecords) put(r record) error {
 	return s.write(r.Spec.ID, r, entry{record: r})
 }
 
+// announce writes a record that says what is about to be done.
+func (s volumeRecords) announce(r record) error {
+	r.Version = recordVersion
+	return s.store.announce(r.Spec.ID, r, entry{record: r})
+}
+
 // decodeRecord reads the record of a volume. It never fails: what is wrong
 // makes the entry broken.
 func decodeRecord(id volume.ID, data []byte) entry {

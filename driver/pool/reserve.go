@@ -45,7 +45,7 @@ func largest(g ground, available int64) int64 {
 // promise reserves more bytes for a volume and writes its record r, which
 // tells of them.
 func (p *pool) promise(ctx context.Context, r record, more int64) error {
-	return p.reserve(ctx, reservation{p.pending.volumes, r.Spec.ID, r.reserved(), more, func() error { return p.records.put(r) }})
+	return p.reserve(ctx, reservation{p.pending.volumes, r.Spec.ID, r.reserved(), more, func() error { return p.records.announce(r) }})
 }
 
 // promiseSnapshot is promise for a snapshot.

@@ -149,12 +149,25 @@ func (s *store[E]) promised(pending map[volume.ID]int64) (sum int64, records int
 // write writes a record durably: r as the file has it, which is what e was
 // made of.
 func (s *store[E]) write(id volume.ID, r any, e E) error {
+	return s.publish(id, r, e, atomicfile.Write)
+}
+
+// announce writes a record that must be durable before what is done next, and
+// not before it is begun. The nodes of a shared pool have no one journal.
+func (s *store[E]) announce(id volume.ID, r any, e E) error {
+	if s.shared {
+		return s.write(id, r, e)
+	}
+	return s.publish(id, r, e, atomicfile.WriteOrdered)
+}
+
+func (s *store[E]) publish(id volume.ID, r any, e E, how func(root *os.Root, tmpDir, name string, data []byte, perm fs.FileMode) error) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
 		err = s.step("write record")
 	}
 	if err == nil {
-		err = atomicfile.Write(s.root, "", s.path(id), append(data, '\n'), 0o600)
+		err = how(s.root, "", s.path(id), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write record %s: %w", s.path(id), err)

@@ -166,7 +166,7 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 	id := r.Spec.ID
 	if r.State != deleting {
 		r.State = deleting
-		if err := p.records.put(r); err != nil {
+		if err := p.records.announce(r); err != nil {
 			return err
 		}
 	}

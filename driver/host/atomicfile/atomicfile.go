@@ -30,6 +30,18 @@ func IsTemp(name string) bool {
 // same filesystem; "" takes the directory of name. On an error the old file is
 // as it was, unless only the last fsync failed.
 func Write(root *os.Root, tmpDir, name string, data []byte, perm fs.FileMode) error {
+	if err := WriteOrdered(root, tmpDir, name, data, perm); err != nil {
+		return err
+	}
+	return SyncDir(root, path.Dir(name))
+}
+
+// WriteOrdered is Write without the last fsync. A cut may leave the old file
+// until something later is durable: a filesystem of this machine has one
+// journal, in which names are durable in the order in which they were changed
+// (of ext4, XFS and btrfs alike). Whoever needs only that the file is there
+// before what is done next needs no more.
+func WriteOrdered(root *os.Root, tmpDir, name string, data []byte, perm fs.FileMode) error {
 	if tmpDir == "" {
 		tmpDir = path.Dir(name)
 	}
@@ -40,7 +52,7 @@ func Write(root *os.Root, tmpDir, name string, data []byte, perm fs.FileMode) er
 	if err := root.Rename(temp, name); err != nil {
 		return errors.Join(fmt.Errorf("publish %s: %w", name, err), removeTemp(root, temp))
 	}
-	return SyncDir(root, path.Dir(name))
+	return nil
 }
 
 // Remove deletes a file durably; one that is not there is no error.

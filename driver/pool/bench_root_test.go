@@ -37,7 +37,12 @@ func realBackends() map[string]OpenBackend {
 }
 
 // realOptions are one pool over a filesystem on a loop device.
-func realOptions(t testing.TB, on loopfs.FS, kind string) Options {
+func realOptions(t testing.TB, fs, kind string) Options {
+	return optionsOn(loopfs.New(t, loopfs.Options{Type: fs, Size: 64 << 30}), kind)
+}
+
+// optionsOn are one pool over a filesystem.
+func optionsOn(on loopfs.FS, kind string) Options {
 	o := testOptions(on.Dir)
 	o.Backends = realBackends()
 	o.Config.Pools[0].Backend = kind
@@ -100,7 +105,7 @@ func benchmark(b *testing.B, run func(*testing.B, *Manager, volume.Request, stri
 		for _, n := range []int{10, 1000} {
 			b.Run(fmt.Sprintf("%s-%s/%d", c.kind, c.fs, n), func(b *testing.B) {
 				fs := loopfs.New(b, loopfs.Options{Type: c.fs, Size: 64 << 30})
-				m, err := Open(b.Context(), realOptions(b, fs, c.kind))
+				m, err := Open(b.Context(), optionsOn(fs, c.kind))
 				if err != nil {
 					b.Fatal(err)
 				}

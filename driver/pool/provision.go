@@ -317,63 +317,6 @@ func (p *pool) serves(a backend.Abilities, req volume.Request) error {
 	return nil
 }
 
-// Delete removes a volume and returns once its bytes are free. One that is
-// not there is no error, but if a pool does not serve the volume may be in it
-// and the error is ErrPoolUnavailable; see DeleteIn.
-func (m *Manager) Delete(ctx context.Context, id volume.ID) error {
-	return m.remove(ctx, id, func() (found, error) { return m.find(id) })
-}
-
-// DeleteIn is Delete for a caller that knows the pool: the state of the
-// others does not matter then. ErrInvalid without such a pool.
-func (m *Manager) DeleteIn(ctx context.Context, name string, id volume.ID) error {
-	return m.remove(ctx, id, func() (found, error) {
-		s := m.slot(name)
-		if s == nil {
-			return found{}, m.noPool(name)
-		}
-		p, release, err := s.use()
-		if err != nil {
-			return found{}, err
-		}
-		e, err := p.records.get(id)
-		if err != nil {
-			release()
-		}
-		return found{p, e, release}, err
-	})
-}
-
-func (m *Manager) remove(ctx context.Context, id volume.ID, find func() (found, error)) error {
-	release, err := m.Hold(id)
-	if err != nil {
-		return fmt.Errorf("delete volume: %w", err)
-	}
-	defer release()
-	f, err := find()
-	if errors.Is(err, volume.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("delete volume: %w", err)
-	}
-	defer f.release()
-	f.pool.jobs.cancel(volumeKey(id)) // a copy that fills it
-	unlock, err := f.pool.lockVolume(id)
-	if err != nil {
-		return fmt.Errorf("delete volume: %w", err)
-	}
-	defer unlock()
-	e, err := f.pool.records.get(id) // as that left it
-	if errors.Is(err, volume.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("delete volume: %w", err)
-	}
-	return f.pool.delete(ctx, e)
-}
-
 // Expand grows a volume to size bytes. One that has them already is returned
 // as it is.
 func (m *Manager) Expand(ctx context.Context, id volume.ID, size int64) (volume.Volume, error) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -61,6 +62,10 @@ func (p *pool) report(ctx context.Context) string {
 	return strings.Join(out, "; ")
 }
 
+// recoverPatience is how long opening a pool waits for removals that were cut.
+// They go on in the background.
+const recoverPatience = 2 * time.Second
+
 // recover finishes or undoes what a cut left. A volume that was being made is
 // undone: nobody was told of it, and whoever wants it asks again. One that was
 // being deleted is deleted, one that was growing grows. What fails keeps its
@@ -81,8 +86,10 @@ func (p *pool) recover(ctx context.Context) {
 	for _, i := range infos {
 		there[i.ID] = i
 	}
+	patient, cancel := context.WithTimeout(ctx, recoverPatience)
+	defer cancel()
 	for _, e := range entries {
-		p.recoverOne(ctx, e, there)
+		p.recoverOne(ctx, patient, e, there)
 		delete(there, e.Spec.ID)
 	}
 	// What is left has no record: it may be anybody's. In a shared pool
@@ -97,7 +104,7 @@ func (p *pool) recover(ctx context.Context) {
 	}
 }
 
-func (p *pool) recoverOne(ctx context.Context, e entry, there map[volume.ID]volume.Info) {
+func (p *pool) recoverOne(ctx, patient context.Context, e entry, there map[volume.ID]volume.Info) {
 	id := e.Spec.ID
 	if e.broken != "" {
 		p.problem(string(id), fmt.Sprintf("volume %s is unavailable and is left alone: its record cannot be used (%s)", id, e.broken), nil)
@@ -114,30 +121,35 @@ func (p *pool) recoverOne(ctx context.Context, e entry, there map[volume.ID]volu
 		return // another node is at work on it
 	}
 	if err == nil {
-		defer release()
-		if e, err = p.records.get(id); err == nil && e.broken == "" { // as it is now that nobody else changes it
-			err = p.finish(ctx, e.record)
+		var now entry
+		if now, err = p.records.get(id); err == nil {
+			e = now // that nobody else changes it
 		}
 	}
-	if err != nil && !errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrInUse) {
-		p.problem(string(id), fmt.Sprintf("volume %s (%s): unfinished work failed", id, e.State), err)
+	switch {
+	case err != nil:
+		p.unfinished(e.record, err)
+	case e.broken != "" || e.State == ready && e.GrowTo == 0:
+	case e.State == ready:
+		p.log.Info("finishing what was cut", logVolume, id, logState, string(e.State))
+		if _, err := p.grow(ctx, e.record); err != nil {
+			p.unfinished(e.record, err)
+		}
+	default:
+		p.log.Info("finishing what was cut", logVolume, id, logState, string(e.State))
+		p.resumeRemoval(patient, e.record, release)
+		return
+	}
+	if release != nil {
+		release()
 	}
 }
 
-// finish ends what a record says is under way.
-func (p *pool) finish(ctx context.Context, r record) error {
-	p.log.Info("finishing what was cut", logVolume, r.Spec.ID, logState, string(r.State))
-	switch {
-	case r.State == ready && r.GrowTo > 0:
-		_, err := p.grow(ctx, r)
-		return err
-	case r.State == ready:
-		return nil
-	case r.State == deleting && scrubbed(r.Spec):
-		_, err := p.startScrub(r) // nobody waits here for what may take hours
-		return err
+// unfinished shows that what a record says is under way could not be ended.
+func (p *pool) unfinished(r record, err error) {
+	if !errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrInUse) {
+		p.problem(string(r.Spec.ID), fmt.Sprintf("volume %s (%s): unfinished work failed", r.Spec.ID, r.State), err)
 	}
-	return p.destroy(ctx, r)
 }
 
 func (p *pool) problem(about, line string, err error) {

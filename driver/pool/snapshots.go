@@ -138,6 +138,10 @@ func (m *Manager) awaitSnapshot(ctx context.Context, p *pool, id volume.ID, w *j
 		}
 	}
 	e, err := p.snaps.get(id)
+	if err != nil && w.ended() && w.err != nil { // it has failed just now
+		p.jobs.find(snapshotKey(id))
+		return volume.Snapshot{}, w.err
+	}
 	if err != nil {
 		return volume.Snapshot{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
@@ -73,10 +74,16 @@ type Tree struct {
 
 var _ backend.Opened = (*Tree)(nil)
 
+// trashPatience is how long New frees what is in the trash. What is left of it
+// is freed by Remove, which the pool's record of it asks for.
+const trashPatience = 2 * time.Second
+
 // New gives the backend after it has freed what a cut left.
 func New(ctx context.Context, k Keeper, f Files, o Options) (*Tree, error) {
 	b := &Tree{keeper: k, files: f, options: o, kind: layout.Directory}
-	for _, dir := range []string{layout.Tmp, layout.Trash} {
+	patient, cancel := context.WithTimeout(ctx, trashPatience)
+	defer cancel()
+	for dir, ctx := range map[string]context.Context{layout.Tmp: ctx, layout.Trash: patient} {
 		names, err := f.Names(dir)
 		if err != nil {
 			return nil, err
@@ -85,7 +92,11 @@ func New(ctx context.Context, k Keeper, f Files, o Options) (*Tree, error) {
 			if !b.kind.Unfinished(name) {
 				continue
 			}
-			if err := k.Free(ctx, dir+"/"+name); err != nil {
+			err := k.Free(ctx, dir+"/"+name)
+			if errors.Is(err, context.DeadlineExceeded) && ctx == patient {
+				break
+			}
+			if err != nil {
 				return nil, fmt.Errorf("free what was left unfinished: %w", err)
 			}
 		}

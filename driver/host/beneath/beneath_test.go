@@ -1,13 +1,16 @@
 package beneath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -168,4 +171,40 @@ func descriptors(t *testing.T) int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	must(t, err)
 	return len(entries)
+}
+
+// TestRemoveTreesTogether: large trees that are removed at the same time, each
+// cut by its context again and again, are all gone at the end.
+func TestRemoveTreesTogether(t *testing.T) {
+	dir := t.TempDir()
+	const trees = 3
+	for i := range trees {
+		tree := filepath.Join(dir, fmt.Sprint("tree", i))
+		must(t, os.MkdirAll(filepath.Join(tree, "below"), 0o700))
+		for n := range 2 * atOnce {
+			must(t, os.WriteFile(filepath.Join(tree, "below", fmt.Sprint(n)), nil, 0o600))
+		}
+	}
+	d := open(t, dir)
+	var wg sync.WaitGroup
+	for i := range trees {
+		wg.Go(func() {
+			for after := time.Millisecond; ; after *= 2 {
+				ctx, cancel := context.WithTimeout(t.Context(), after)
+				err := d.RemoveTree(ctx, fmt.Sprint("tree", i))
+				cancel()
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }

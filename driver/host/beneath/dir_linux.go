@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,8 @@ import (
 // Dir is an open directory. Paths given to its methods are relative to it and
 // use slashes. It may be used by several goroutines.
 type Dir struct {
-	f *os.File
+	f    *os.File
+	slow sync.Mutex // held by whoever removes much
 }
 
 // resolve is how every path is looked up.

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"golang.org/x/sys/unix"
@@ -22,12 +24,60 @@ const (
 	truncateAbove = 1 << 20
 )
 
+// What a removal may take of a disk that others use. The first names go at
+// once; from then on the trees that are removed below one Dir take turns, a
+// stretch each, and after a stretch all rest for as long as it has lasted.
+const (
+	atOnce  = 4096
+	stretch = 50 * time.Millisecond
+)
+
+// pace is how fast one tree is removed.
+type pace struct {
+	ctx     context.Context
+	turn    *sync.Mutex
+	removed int       // names so far
+	began   time.Time // of this stretch; zero while it is not our turn
+}
+
+// step is called for each name before it is removed.
+func (p *pace) step() error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	p.removed++
+	switch now := time.Now(); {
+	case p.removed <= atOnce:
+	case p.began.IsZero():
+		p.turn.Lock()
+		p.began = time.Now()
+	case now.Sub(p.began) > stretch:
+		rest := time.NewTimer(now.Sub(p.began))
+		defer rest.Stop()
+		select {
+		case <-rest.C:
+		case <-p.ctx.Done():
+		}
+		p.end()
+	}
+	return p.ctx.Err()
+}
+
+// end lets others have their turn.
+func (p *pace) end() {
+	if !p.began.IsZero() {
+		p.began = time.Time{}
+		p.turn.Unlock()
+	}
+}
+
 // RemoveTree removes the directory name and everything in it; one that is not
 // there is no error. It refuses with ErrMount, before anything is removed,
 // while anything is mounted at or below it. Immutable and append-only flags
 // are cleared. Whatever the depth, it holds a handful of descriptors: a
 // directory that is not empty is first moved up to the top of the tree. It may be called
-// again after a cut, and ends early with the context.
+// again after a cut, and ends early with the context. A large tree is removed at
+// the pace of atOnce and stretch.
 func (d *Dir) RemoveTree(ctx context.Context, name string) error {
 	top, err := d.OpenDir(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,7 +91,9 @@ func (d *Dir) RemoveTree(ctx context.Context, name string) error {
 		return err
 	}
 	clearFlags(int(top.f.Fd()), immutableFlag|appendFlag|projInherit)
-	if err := removeContents(ctx, int(top.f.Fd())); err != nil {
+	p := &pace{ctx: ctx, turn: &d.slow}
+	defer p.end()
+	if err := removeContents(p, int(top.f.Fd())); err != nil {
 		return fmt.Errorf("remove the tree %s: %w", filepath.Join(d.Name(), name), err)
 	}
 	return d.at("rmdir", name, func(parent int, base string) error {
@@ -68,12 +120,12 @@ func refuseMounts(dir *os.File) error {
 
 // removeContents empties the directory top, pass by pass, until one finds
 // nothing.
-func removeContents(ctx context.Context, top int) error {
+func removeContents(p *pace, top int) error {
 	for {
 		found := false
-		err := eachName(ctx, top, func(name string) error {
+		err := eachName(p.ctx, top, func(name string) error {
 			found = true
-			return removeEntry(ctx, top, top, name)
+			return removeEntry(p, top, top, name)
 		})
 		if err != nil || !found {
 			return err
@@ -110,7 +162,10 @@ func eachName(ctx context.Context, dirfd int, f func(name string) error) error {
 
 // removeEntry removes one name of the directory parent. A directory's own
 // directories are moved to top, where the next pass meets them.
-func removeEntry(ctx context.Context, top, parent int, name string) error {
+func removeEntry(p *pace, top, parent int, name string) error {
+	if err := p.step(); err != nil {
+		return err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return ignoreAbsent(name, err)
@@ -133,7 +188,7 @@ func removeEntry(ctx context.Context, top, parent int, name string) error {
 		return ignoreAbsent(name, err)
 	}
 	defer unix.Close(dirfd)
-	err = eachName(ctx, dirfd, func(below string) error { return removeEntry(ctx, top, dirfd, below) })
+	err = eachName(p.ctx, dirfd, func(below string) error { return removeEntry(p, top, dirfd, below) })
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}

@@ -127,6 +127,9 @@ func (f *fakeSnapshots) CreateSnapshot(_ context.Context, r volume.SnapshotReque
 }
 
 func (f *fakeSnapshots) DeleteSnapshot(_ context.Context, id volume.ID) error {
+	if f.snapshots[id].Group != "" {
+		return volume.ErrInvalid
+	}
 	f.deleted = append(f.deleted, id)
 	return f.err
 }

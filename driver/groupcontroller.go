@@ -34,7 +34,6 @@ const (
 // groupServer is the CSI GroupController service.
 type groupServer struct {
 	csi.UnimplementedGroupControllerServer
-	driver    string
 	volumes   Volumes
 	snapshots Snapshots
 	groups    Groups
@@ -74,7 +73,7 @@ func (s *groupServer) CreateVolumeGroupSnapshot(ctx context.Context, req *csi.Cr
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: s.describe(g)}, nil
+	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: describeGroup(g)}, nil
 }
 
 func (s *groupServer) DeleteVolumeGroupSnapshot(ctx context.Context, req *csi.DeleteVolumeGroupSnapshotRequest) (*csi.DeleteVolumeGroupSnapshotResponse, error) {
@@ -103,7 +102,7 @@ func (s *groupServer) GetVolumeGroupSnapshot(ctx context.Context, req *csi.GetVo
 	if err != nil {
 		return nil, err
 	}
-	return &csi.GetVolumeGroupSnapshotResponse{GroupSnapshot: s.describe(g)}, nil
+	return &csi.GetVolumeGroupSnapshotResponse{GroupSnapshot: describeGroup(g)}, nil
 }
 
 // matches compares a group with the snapshots that the caller takes for its
@@ -139,10 +138,10 @@ func (s *groupServer) matches(ctx context.Context, id volume.ID, list []string) 
 	return nil
 }
 
-func (s *groupServer) describe(g volume.Group) *csi.VolumeGroupSnapshot {
+func describeGroup(g volume.Group) *csi.VolumeGroupSnapshot {
 	out := &csi.VolumeGroupSnapshot{GroupSnapshotId: string(g.ID), CreationTime: timestamppb.New(g.CreatedAt), ReadyToUse: g.Ready}
 	for _, snap := range g.Snapshots {
-		out.Snapshots = append(out.Snapshots, describeSnapshot(s.driver, snap))
+		out.Snapshots = append(out.Snapshots, describeSnapshot(snap))
 	}
 	return out
 }

@@ -15,7 +15,7 @@ func groups() (*groupServer, *fakeSnapshots) {
 	c, v, s := snapServer()
 	s.snapshots["f"] = volume.Snapshot{ID: "f", Volume: "vol", Group: "g"}
 	s.groups = map[volume.ID]volume.Group{"g": {ID: "g", Snapshots: []volume.Snapshot{s.snapshots["e"], s.snapshots["f"]}}}
-	return &groupServer{driver: testDriver, volumes: v, snapshots: c.snapshots, groups: s}, s
+	return &groupServer{volumes: v, snapshots: c.snapshots, groups: s}, s
 }
 
 func TestCreateGroup(t *testing.T) {

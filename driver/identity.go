@@ -12,7 +12,7 @@ type identityServer struct {
 	csi.UnimplementedIdentityServer
 	name, version string
 	// What else is on the same socket.
-	controller, snapshots, groups bool
+	controller, groups bool
 }
 
 func (s *identityServer) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
@@ -24,9 +24,6 @@ func (s *identityServer) GetPluginCapabilities(context.Context, *csi.GetPluginCa
 	services := []csi.PluginCapability_Service_Type{csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS}
 	if s.controller {
 		services = append(services, csi.PluginCapability_Service_CONTROLLER_SERVICE)
-	}
-	if s.snapshots {
-		services = append(services, csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS)
 	}
 	if s.groups {
 		services = append(services, csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE)

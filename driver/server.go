@@ -115,7 +115,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) register(on grpc.ServiceRegistrar) {
 	c := s.cfg
 	csi.RegisterIdentityServer(on, &identityServer{
-		name: c.Name, version: c.Version, controller: c.Volumes != nil, snapshots: c.Snapshots != nil, groups: c.Groups != nil,
+		name: c.Name, version: c.Version, controller: c.Volumes != nil, groups: c.Groups != nil,
 	})
 	if c.Volumes != nil {
 		csi.RegisterControllerServer(on, &controllerServer{
@@ -123,7 +123,7 @@ func (s *Server) register(on grpc.ServiceRegistrar) {
 		})
 	}
 	if c.Groups != nil {
-		csi.RegisterGroupControllerServer(on, &groupServer{driver: c.Name, volumes: c.Volumes, snapshots: c.Snapshots, groups: c.Groups})
+		csi.RegisterGroupControllerServer(on, &groupServer{volumes: c.Volumes, snapshots: c.Snapshots, groups: c.Groups})
 	}
 	if c.Mounter != nil {
 		csi.RegisterNodeServer(on, &nodeServer{driver: c.Name, node: c.Node, mounter: c.Mounter, health: c.Health})

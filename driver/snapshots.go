@@ -19,7 +19,8 @@ type Snapshots interface {
 	// ErrExists says is of another volume. ErrNotFound without the volume.
 	CreateSnapshot(ctx context.Context, r volume.SnapshotRequest) (volume.Snapshot, error)
 	// DeleteSnapshot returns once its own bytes are free; one that is not
-	// there is no error. ErrBusy while a volume is made of it.
+	// there is no error. ErrInvalid for one of a group, which goes with it
+	// alone (CSI 1.13, DeleteSnapshot Errors: INVALID_ARGUMENT).
 	DeleteSnapshot(ctx context.Context, id volume.ID) error
 	// GetSnapshot returns ErrNotFound for one that no record tells of.
 	GetSnapshot(ctx context.Context, id volume.ID) (volume.Snapshot, error)
@@ -52,16 +53,11 @@ func (s *controllerServer) CreateSnapshot(ctx context.Context, req *csi.CreateSn
 	if errors.Is(err, volume.ErrNotFound) {
 		// A snapshot outlives its volume, and is found by its name.
 		if taken, getErr := s.snapshots.GetSnapshot(ctx, volume.IDForName(req.GetName())); getErr == nil && string(taken.Volume) == req.GetSourceVolumeId() {
-			return &csi.CreateSnapshotResponse{Snapshot: describeSnapshot(s.driver, taken)}, nil
+			return &csi.CreateSnapshotResponse{Snapshot: describeSnapshot(taken)}, nil
 		}
 	}
 	if err != nil {
 		return nil, err
-	}
-	if t := req.GetAccessibilityRequirements(); t != nil && v.Node != "" {
-		if all := slices.Concat(t.GetPreferred(), t.GetRequisite()); len(all) > 0 && !slices.Contains(nodes(s.driver, all), v.Node) {
-			return nil, fmt.Errorf("%w: a snapshot of volume %s is on node %s, where the volume is, and that is not among those asked for", volume.ErrNoCapacity, v.ID, v.Node)
-		}
 	}
 	snap, err := s.snapshots.CreateSnapshot(ctx, volume.SnapshotRequest{
 		ID: volume.IDForName(req.GetName()), Name: req.GetName(), Volume: v.ID, Labels: labels,
@@ -69,20 +65,16 @@ func (s *controllerServer) CreateSnapshot(ctx context.Context, req *csi.CreateSn
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateSnapshotResponse{Snapshot: describeSnapshot(s.driver, snap)}, nil
+	return &csi.CreateSnapshotResponse{Snapshot: describeSnapshot(snap)}, nil
 }
 
-// DeleteSnapshot refuses what goes with its group alone (CSI 1.13, Delete-
-// Snapshot Errors: INVALID_ARGUMENT).
+// DeleteSnapshot: no snapshot of an ID is no error (CSI 1.13).
 func (s *controllerServer) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
 	if s.snapshots == nil {
 		return s.UnimplementedControllerServer.DeleteSnapshot(ctx, req)
 	}
 	id, err := snapshotID("snapshot_id", req.GetSnapshotId())
 	if err == nil {
-		if snap, getErr := s.snapshots.GetSnapshot(ctx, id); getErr == nil && snap.Group != "" {
-			return nil, fmt.Errorf("%w: snapshot %s belongs to the group %s; delete the group", volume.ErrInvalid, id, snap.Group)
-		}
 		err = s.snapshots.DeleteSnapshot(ctx, id)
 	}
 	if err := absent(err); err != nil {
@@ -106,7 +98,7 @@ func (s *controllerServer) ListSnapshots(ctx context.Context, req *csi.ListSnaps
 	}
 	resp := &csi.ListSnapshotsResponse{NextToken: next}
 	for _, snap := range part {
-		resp.Entries = append(resp.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: describeSnapshot(s.driver, snap)})
+		resp.Entries = append(resp.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: describeSnapshot(snap)})
 	}
 	return resp, nil
 }
@@ -149,7 +141,7 @@ func (s *controllerServer) GetSnapshot(ctx context.Context, req *csi.GetSnapshot
 	if err != nil {
 		return nil, err
 	}
-	return &csi.GetSnapshotResponse{Snapshot: describeSnapshot(s.driver, snap)}, nil
+	return &csi.GetSnapshotResponse{Snapshot: describeSnapshot(snap)}, nil
 }
 
 // content reads what a new volume is to start with.
@@ -214,10 +206,11 @@ func contentSource(c volume.Content) *csi.VolumeContentSource {
 	return nil
 }
 
-func describeSnapshot(driver string, snap volume.Snapshot) *csi.Snapshot {
+// describeSnapshot leaves out where a snapshot can be used: that is alpha, no
+// sidecar looks at it, and csi-sanity 5.6.0 passes no driver that answers it.
+func describeSnapshot(snap volume.Snapshot) *csi.Snapshot {
 	return &csi.Snapshot{
 		SnapshotId: string(snap.ID), SourceVolumeId: string(snap.Volume), GroupSnapshotId: string(snap.Group),
 		SizeBytes: snap.Size, CreationTime: timestamppb.New(snap.CreatedAt), ReadyToUse: snap.Ready,
-		AccessibleTopology: accessible(driver, snap.Node),
 	}
 }

@@ -28,9 +28,6 @@ func snapServer() (*controllerServer, *fakeVolumes, *fakeSnapshots) {
 
 func TestCreateSnapshot(t *testing.T) {
 	type req = csi.CreateSnapshotRequest
-	at := func(node string) *csi.TopologyRequirement {
-		return &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{testDriver + "/node": node}}}}
-	}
 	for _, c := range []struct {
 		name   string
 		change func(*req)
@@ -38,7 +35,6 @@ func TestCreateSnapshot(t *testing.T) {
 		code   codes.Code
 	}{
 		{"good", func(*req) {}, nil, codes.OK},
-		{"on its node", func(r *req) { r.AccessibilityRequirements = at("node-1") }, nil, codes.OK},
 		{"with what the sidecar adds", func(r *req) {
 			r.Parameters = map[string]string{paramSnapshot: "snap", reservedPrefix + "other": "x"}
 		}, nil, codes.OK},
@@ -48,7 +44,6 @@ func TestCreateSnapshot(t *testing.T) {
 		{"unknown parameter", func(r *req) { r.Parameters = map[string]string{"keep": "7d"} }, nil, codes.InvalidArgument},
 		{"unknown volume", func(r *req) { r.SourceVolumeId = "other" }, nil, codes.NotFound},
 		{"no volume of ours", func(r *req) { r.SourceVolumeId = "../vol" }, nil, codes.NotFound},
-		{"on another node", func(r *req) { r.AccessibilityRequirements = at("node-2") }, nil, codes.ResourceExhausted},
 		{"name taken", func(*req) {}, volume.ErrExists, codes.AlreadyExists},
 		{"under way", func(*req) {}, volume.ErrBusy, codes.Aborted},
 		{"no space", func(*req) {}, volume.ErrNoCapacity, codes.ResourceExhausted},
@@ -69,7 +64,7 @@ func TestCreateSnapshot(t *testing.T) {
 			}
 			got := resp.GetSnapshot()
 			if err != nil || got.GetSnapshotId() != "snap-1" || got.GetSourceVolumeId() != "vol" || got.GetSizeBytes() != 10 || !got.GetReadyToUse() ||
-				got.GetCreationTime() == nil || got.GetAccessibleTopology()[0].GetSegments()[testDriver+"/node"] != "node-1" {
+				got.GetCreationTime() == nil {
 				t.Errorf("got %v, %v", got, err)
 			}
 			if len(r.Parameters) > 0 && !reflect.DeepEqual(f.asked.Labels, map[string]string{paramSnapshot: "snap"}) {

@@ -120,7 +120,7 @@ func standalone(t *testing.T, binary, disk, settings string) string {
 // anything in the pool.
 func left(t *testing.T, disk string) {
 	t.Helper()
-	for _, dir := range []string{"volumes", ".plinth/volumes", ".plinth/tmp", ".plinth/trash"} {
+	for _, dir := range []string{"volumes", "snapshots", ".plinth/volumes", ".plinth/snapshots", ".plinth/tmp", ".plinth/trash"} {
 		entries, err := os.ReadDir(filepath.Join(disk, dir))
 		if err != nil {
 			t.Error(err)

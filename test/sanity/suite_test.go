@@ -26,12 +26,16 @@ type suite struct {
 	Size       int64  // of the volumes, in bytes
 	ExpandTo   int64
 	Parameters map[string]string // of the StorageClass
+	Mutable    map[string]string // of the VolumeAttributesClass
 	Dir        string            // for staging and target paths; it exists
 	Counts     string            // the file to write the counts to
 }
 
 // counts is how a suite went.
-type counts struct{ Passed, Failed, Skipped int }
+type counts struct {
+	Passed, Failed, Skipped int
+	NotAllowed              []string // what was skipped and is not on the list of allowed skips
+}
 
 // TestSuite is not a test by itself: TestMemory and the tests with the tag
 // root start this binary again to run it.
@@ -49,7 +53,7 @@ func TestSuite(t *testing.T) {
 	cfg.StagingPath, cfg.TargetPath = filepath.Join(s.Dir, "staging"), filepath.Join(s.Dir, "target")
 	cfg.TestVolumeAccessType = s.AccessType
 	cfg.TestVolumeSize, cfg.TestVolumeExpandSize = s.Size, s.ExpandTo
-	cfg.TestVolumeParameters = s.Parameters
+	cfg.TestVolumeParameters, cfg.TestVolumeMutableParameters = s.Parameters, s.Mutable
 	ginkgo.ReportAfterSuite("counts", func(r ginkgo.Report) {
 		c := counts{}
 		for _, spec := range r.SpecReports.WithLeafNodeType(types.NodeTypeIt) {
@@ -60,6 +64,9 @@ func TestSuite(t *testing.T) {
 				c.Passed++
 			default:
 				c.Skipped++
+				if !allowed(spec.FullText()) {
+					c.NotAllowed = append(c.NotAllowed, fmt.Sprintf("%s: %s", spec.FullText(), spec.FailureMessage()))
+				}
 			}
 		}
 		out, err := json.Marshal(c)
@@ -92,8 +99,8 @@ func run(t *testing.T, s suite) counts {
 	if data, err = os.ReadFile(s.Counts); err == nil {
 		err = json.Unmarshal(data, &c)
 	}
-	if err != nil || runErr != nil || c.Failed > 0 || c.Passed == 0 {
-		t.Errorf("csi-sanity: %+v, %v, %v\n%s", c, runErr, err, failures(out.String()))
+	if err != nil || runErr != nil || c.Failed > 0 || c.Passed == 0 || len(c.NotAllowed) > 0 {
+		t.Errorf("csi-sanity: %v, %v, %v\nskipped without a reason on the list: %q\n%s", c, runErr, err, c.NotAllowed, failures(out.String()))
 	}
 	return c
 }

@@ -1,0 +1,35 @@
+package sanity
+
+import (
+	"slices"
+	"strings"
+)
+
+// allowedSkip is a test of csi-sanity that may be skipped, and why.
+type allowedSkip struct{ test, reason string }
+
+// allowedSkips is all of them, each named by a part of its full name. Any
+// other skip fails.
+func allowedSkips() []allowedSkip {
+	const (
+		local   = "a volume is where its node is: there is nothing to attach, and PUBLISH_UNPUBLISH_VOLUME is not announced"
+		pending = "csi-test itself never runs it (XIt)"
+		alpha   = "not announced: csi-test 5.6.0 compares messages with their caches, so no driver that answers a topology passes"
+		soon    = "not served yet"
+	)
+	return []allowedSkip{
+		{"ControllerPublishVolume should", local},
+		{"ControllerUnpublishVolume should", local},
+		{"Controller Service [Controller Server] volume lifecycle should", local},
+		{"pagination should detect volumes added between pages", pending},
+		{"should succeed when creating a snapshot with accessibility requirements", alpha},
+		{"ModifyVolume [Controller Server]", soon},
+		{"volume attribute class", soon},
+		{"GroupController Service", soon},
+	}
+}
+
+// allowed says whether a test may be skipped.
+func allowed(test string) bool {
+	return slices.ContainsFunc(allowedSkips(), func(s allowedSkip) bool { return strings.Contains(test, s.test) })
+}

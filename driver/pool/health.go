@@ -39,7 +39,7 @@ func (m *Manager) Health(ctx context.Context, id volume.ID) (volume.Health, erro
 // sorted by ID. What is wrong with a pool as a whole is in its status.
 func (m *Manager) Unhealthy(ctx context.Context) ([]volume.Health, error) {
 	var out []volume.Health
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		p, release, err := s.use()
 		if err != nil {
 			continue

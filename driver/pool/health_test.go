@@ -25,7 +25,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	m = open(t, testOptions(dir))
-	m.slots[0].pool.problems.set("unfinished", "it did not grow")
+	m.slots()[0].pool.problems.set("unfinished", "it did not grow")
 	want := map[volume.ID]volume.Health{
 		"broken":     {State: volume.Inaccessible, Reason: ReasonRecord},
 		"lost":       {State: volume.DataLost, Reason: ReasonNoData},

@@ -93,6 +93,9 @@ func (m *model) apply(e entry) {
 	case reboot:
 		for _, v := range m.volumes {
 			v.staged, v.published = false, false
+			if v.pending != nil && slices.Contains([]kind{stage, publish, unpublish, unstage, write}, v.pending.Kind) {
+				v.pending = nil // whoever asked is gone, too
+			}
 		}
 	case snapshot, unsnapshot:
 		m.applySnapshot(e)

@@ -23,7 +23,7 @@ import (
 
 // The environment of a run.
 const (
-	cutsEnv = "PLINTH_CRASH_CUTS" // in each pool
+	cutsEnv = "PLINTH_CRASH_CUTS" // in each pool for TestKill, in all for TestPowerLoss
 	seedEnv = "PLINTH_CRASH_SEED"
 )
 
@@ -43,7 +43,7 @@ var (
 // TestKill kills plinth again and again while it works, on real filesystems.
 func TestKill(t *testing.T) {
 	loopfs.NeedRoot(t)
-	cuts, seed := fromEnvironment(t)
+	cuts, seed := fromEnvironment(t, defaultCuts)
 	binary := build(t)
 	// A test that is ended takes its filesystems away, too.
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM, syscall.SIGINT)
@@ -88,7 +88,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-func fromEnvironment(t *testing.T) (cuts int, seed uint64) {
+func fromEnvironment(t *testing.T, defaultCuts int) (cuts int, seed uint64) {
 	t.Helper()
 	cuts, seed = defaultCuts, rand.Uint64()
 	var err error

@@ -19,9 +19,9 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends xfsprogs
 
 FROM debian:bookworm-slim
-# All that the node agent runs: mkfs.ext4, e2fsck, resize2fs and mkfs.xfs. The
-# last line proves that mkfs.xfs has its libraries. Mounts, quotas and loop
-# devices are system calls.
+# All that the node agent runs: mkfs.ext4, e2fsck, resize2fs and mkfs.xfs, and
+# blkid and wipefs, which Debian always has. The last line proves that mkfs.xfs
+# has its libraries. Mounts, quotas and loop devices are system calls.
 COPY --from=xfs /usr/sbin/mkfs.xfs /usr/sbin/
 RUN apt-get update \
  && apt-get install -y --no-install-recommends e2fsprogs libinih1 liburcu8 \

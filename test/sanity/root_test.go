@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"text/tabwriter"
@@ -55,24 +56,40 @@ func TestStandalone(t *testing.T) {
 		{"image", "backend: image", "ext4", "block", ""},
 		{"directory", "backend: directory, quota: none", "xfs", "mount", ""},
 		{"directory", "backend: directory, quota: none", "ext4", "mount", ""},
+		{"device", "", "disks", "mount", "ext4"},
+		{"device", "", "disks", "block", ""},
 	} {
 		t.Run(fmt.Sprintf("%s/%s/%s%s", c.backend, c.disk, c.access, c.fsType), func(t *testing.T) {
 			began := time.Now()
-			disk := loopfs.New(t, loopfs.Options{Type: c.disk, Size: diskSize})
-			s := suite{Address: standalone(t, binary, disk.Dir, c.settings), AccessType: c.access, Size: volumeSize, ExpandTo: expandedTo}
+			dir, settings := place(t, c.disk, c.settings)
+			s := suite{Address: standalone(t, binary, dir, settings), AccessType: c.access, Size: volumeSize, ExpandTo: expandedTo}
+			if c.backend == "device" {
+				s.ExpandTo = volumeSize // it has its disk, and no more
+			}
 			s.Parameters = map[string]string{"pool": "fast", "volumeType": "csi"}
 			if c.fsType != "" {
 				s.Parameters["csi.storage.k8s.io/fstype"] = c.fsType
 			}
 			n := run(t, s)
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.1f\n", c.backend, c.disk, c.access, c.fsType, n.Passed, n.Failed, n.Skipped, time.Since(began).Seconds())
-			left(t, disk.Dir)
+			left(t, dir)
 		})
 	}
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Printf("\ncsi-sanity against plinth standalone\n%s\n", &table)
+}
+
+// place gives a pool's directory and settings: a filesystem of that type, or a
+// plain directory beside disks, each exactly as large as a volume.
+func place(t *testing.T, disk, settings string) (dir, with string) {
+	t.Helper()
+	if disk != "disks" {
+		return loopfs.New(t, loopfs.Options{Type: disk, Size: diskSize}).Dir, settings
+	}
+	devices := strings.Join(loopfs.Disks(t, 8, volumeSize), ", ")
+	return t.TempDir(), "backend: device, requireMount: false, devices: [" + devices + "]"
 }
 
 // standalone starts plinth over a disk and returns its address once it

@@ -50,6 +50,11 @@ type Harness struct {
 	Snapshots bool
 	// CopiesIdle says that a volume in use is not copied: ErrInUse.
 	CopiesIdle bool
+	// Thick says that all of a volume is allocated when it is made.
+	Thick bool
+	// Scrubs is the device below the pool, on which nothing of a scrubbed
+	// volume may be found; nil where the backend is no backend.Scrubber.
+	Scrubs func(t *testing.T, p Pool) string
 	// Cuts says that pools have OpenCut.
 	Cuts bool
 	// Grow makes the disk of a volume larger, in bytes, where a volume is a
@@ -82,6 +87,8 @@ func Run(t *testing.T, h Harness) {
 		{"MountBelow", testMountBelow, func(h Harness) bool { return h.Trees }},
 		{"CutAtEveryStep", testCuts, func(h Harness) bool { return h.Cuts }},
 		{"Concurrent", testConcurrent, nil},
+		{"ThickIsAllocated", testThick, func(h Harness) bool { return h.Thick }},
+		{"ScrubLeavesNothing", testScrub, func(h Harness) bool { return h.Scrubs != nil }},
 		{"UsageIsOfThisVolumeAlone", testUsage, nil},
 		{"AttachIsIdempotent", testAttach, nil},
 		{"SnapshotAndRestore", testSnapshotAndRestore, func(h Harness) bool { return h.Snapshots }},

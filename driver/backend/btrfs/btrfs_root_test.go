@@ -22,6 +22,7 @@ func harness(newPool func(t *testing.T) backendtest.Pool) backendtest.Harness {
 		Snapshots: true,
 		Overhead:  4 << 20,
 		Cuts:      true,
+		Scrubs:    func(t *testing.T, p backendtest.Pool) string { return loopfs.DeviceOf(t, p.Dir) },
 		HalfMade:  []string{".plinth/tmp/volume-x/", ".plinth/trash/volume-y/", ".plinth/tmp/snapshot-z/"},
 		Unsupported: []volume.Spec{
 			{Mode: volume.Block, Size: 64 << 20},

@@ -26,9 +26,11 @@ func TestSuite(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			var disks []string // of the test that runs now
 			backendtest.Run(t, backendtest.Harness{
 				New: func(t *testing.T) backendtest.Pool {
-					dir, disks := t.TempDir(), loopfs.Disks(t, 8, c.spec.Size)
+					dir := t.TempDir()
+					disks = loopfs.Disks(t, 8, c.spec.Size)
 					return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
 						return Open(t.Context(), Options{Dir: dir, Devices: disks})
 					}, OpenCut: func(step func(string) error) (backend.Opened, error) {
@@ -40,6 +42,10 @@ func TestSuite(t *testing.T) {
 				Overhead: 8 << 20,
 				Cuts:     true,
 				Grow:     growDisk,
+				Thick:    true,
+				Scrubs: func(*testing.T, backendtest.Pool) string {
+					return disks[0] // of disks of one size the first is taken
+				},
 				HalfMade: []string{".plinth/tmp/volume-x.disk", ".plinth/trash/volume-y.disk"},
 				Unsupported: []volume.Spec{
 					{Mode: "Object", Size: 32 << 20},

@@ -10,6 +10,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/host/clone"
+	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/loop"
 	"github.com/plinth-csi/plinth/driver/host/mkfs"
 	"github.com/plinth-csi/plinth/driver/host/run"
@@ -263,6 +264,12 @@ func (m *machine) Detach(name string) error {
 	}
 	return err
 }
+
+// Trims implements host.
+func (m *machine) Trims() (bool, error) { return device.Trims(m.dir.File()) }
+
+// Trim implements host.
+func (m *machine) Trim() error { return device.Trim(m.dir.File()) }
 
 // Space implements host.
 func (m *machine) Space(path string) (space, error) {

@@ -102,6 +102,10 @@ type host interface {
 	Device(name string, attach bool) (string, error)
 	// Detach ends the loop device of an image, if there is one.
 	Detach(name string) error
+	// Trims reports whether the pool's filesystem can tell its device which
+	// blocks are free, and Trim does it.
+	Trims() (bool, error)
+	Trim() error
 	// Space reads the filesystem at path, "" for the pool's.
 	Space(path string) (space, error)
 	// Reflinks reports whether images can share bytes.

@@ -42,6 +42,8 @@ func TestSuite(t *testing.T) {
 				Cuts:       true,
 				Snapshots:  true,
 				CopiesIdle: c.pool.Type == "ext4",
+				Thick:      c.spec.Thick,
+				Scrubs:     func(t *testing.T, p backendtest.Pool) string { return loopfs.DeviceOf(t, p.Dir) },
 				HalfMade: []string{".plinth/tmp/volume-x.img", ".plinth/trash/volume-y.img",
 					".plinth/tmp/snapshot-x.img", ".plinth/trash/snapshot-y.img"},
 				Unsupported: []volume.Spec{

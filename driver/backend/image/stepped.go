@@ -92,3 +92,11 @@ func (s *stepped) Own(ctx context.Context, name string, size int64, thick bool, 
 	}
 	return s.host.Own(ctx, name, size, thick, c)
 }
+
+// Trim implements host.
+func (s *stepped) Trim() error {
+	if err := s.step("trim"); err != nil {
+		return err
+	}
+	return s.host.Trim()
+}

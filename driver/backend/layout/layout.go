@@ -138,3 +138,14 @@ func CheckDirectory(s volume.Spec) error {
 	}
 	return nil
 }
+
+// Scrubs answers ErrUnsupported where the device below a pool's filesystem
+// would not hear which blocks are free. To overwrite them instead is no promise:
+// flash, and a filesystem that copies on write, put new bytes elsewhere.
+func Scrubs(host interface{ Trims() (bool, error) }) error {
+	trims, err := host.Trims()
+	if err == nil && !trims {
+		err = fmt.Errorf("%w: the device below does not discard; a pool with backend: device overwrites whole disks", volume.ErrUnsupported)
+	}
+	return err
+}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/plinth-csi/plinth/driver/host/beneath"
+	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +57,12 @@ func (m *files) Names(dir string) ([]string, error) {
 	}
 	return names, nil
 }
+
+// Trims implements Files.
+func (m *files) Trims() (bool, error) { return device.Trims(m.dir.File()) }
+
+// Trim implements Files.
+func (m *files) Trim() error { return device.Trim(m.dir.File()) }
 
 // Space implements Files.
 func (m *files) Space() (total, free int64, err error) {

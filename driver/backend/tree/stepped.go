@@ -92,3 +92,11 @@ func (s *steppedFiles) InUse(name string) ([]string, error) {
 	}
 	return s.Files.InUse(name)
 }
+
+// Trim implements Files.
+func (s *steppedFiles) Trim() error {
+	if err := s.step("trim"); err != nil {
+		return err
+	}
+	return s.Files.Trim()
+}

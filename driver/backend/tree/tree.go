@@ -51,6 +51,10 @@ type Files interface {
 	InUse(name string) ([]string, error)
 	// Path is the absolute path of a name.
 	Path(name string) string
+	// Trims reports whether the filesystem can tell its device which blocks
+	// are free, and Trim does it.
+	Trims() (bool, error)
+	Trim() error
 	// Space reads the filesystem: total and free bytes.
 	Space() (total, free int64, err error)
 	Close() error

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/plinth-csi/plinth/driver/host/loop"
+	"github.com/plinth-csi/plinth/driver/host/mount"
 )
 
 // Disks makes blank disks of that many bytes, sparse, and gives their devices.
@@ -44,4 +45,14 @@ func disk(t testing.TB, name string, size int64) string {
 		}
 	})
 	return d.Path
+}
+
+// DeviceOf is the device of the filesystem that is mounted at dir.
+func DeviceOf(t testing.TB, dir string) string {
+	t.Helper()
+	m, err := mount.Containing(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Source
 }

@@ -90,6 +90,12 @@ func (m *Manager) change(next *plan, old *slot, cfg PoolConfig) {
 	}
 	defer release()
 	moved := moves(p, cfg)
+	if moved == "" && !slices.Equal(p.cfg.Devices, cfg.Devices) {
+		// Volumes keep their disks whatever the list says of them.
+		m.letGo(old, cfg.fault(ReasonIO, "%s have changed; the pool is opened again", keyDevices))
+		next.slots = append(next.slots, newSlot(cfg, p.guard.uuid))
+		return
+	}
 	if moved == "" {
 		p.terms.Store(&cfg)
 		if fault := checkPath(cfg); fault != nil { // requireMount may be new

@@ -148,6 +148,9 @@ func TestOtherClustersVolume(t *testing.T) {
 	if _, err := m.Create(t.Context(), request("a", 1<<30)); !errors.Is(err, volume.ErrExists) {
 		t.Errorf("taken from another cluster: %v", err)
 	}
+	if err := m.Delete(t.Context(), "a"); !errors.Is(err, volume.ErrExists) {
+		t.Errorf("deleted by another cluster: %v", err)
+	}
 	if all, err := m.List(t.Context()); err != nil || len(all) != 1 {
 		t.Errorf("it is not shown: %v, %v", all, err)
 	}

@@ -217,6 +217,9 @@ func (m *Manager) DeleteSnapshot(ctx context.Context, id volume.ID) error {
 	if f.entry.Group != "" {
 		return fmt.Errorf("delete snapshot %s: %w: it belongs to group %s; delete the group", id, volume.ErrInvalid, f.entry.Group)
 	}
+	if err := f.pool.ours(f.entry.Cluster); err != nil {
+		return fmt.Errorf("delete snapshot %s: %w", id, err)
+	}
 	f.pool.jobs.cancel(snapshotKey(id))
 	return f.pool.undoSnapshot(ctx, id)
 }

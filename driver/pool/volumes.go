@@ -200,7 +200,19 @@ func (p *pool) delete(ctx context.Context, e entry) error {
 	if e.broken != "" {
 		return fmt.Errorf("delete volume %s: %w (%s)", e.Spec.ID, errIncomplete, e.broken)
 	}
+	if err := p.ours(e.Cluster); err != nil {
+		return fmt.Errorf("delete volume %s: %w", e.Spec.ID, err)
+	}
 	return p.destroy(ctx, e.record)
+}
+
+// ours refuses what another cluster made: pools outlive clusters, and what
+// this one may not use it may not delete.
+func (p *pool) ours(cluster string) error {
+	if cluster != "" && p.cluster != "" && cluster != p.cluster {
+		return fmt.Errorf("%w: cluster %s made it, and this is cluster %s", volume.ErrExists, cluster, p.cluster)
+	}
+	return nil
 }
 
 // expand grows a volume: first the promise is on disk, then the bytes are

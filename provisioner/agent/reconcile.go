@@ -171,6 +171,14 @@ func (a *Agent) free(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 
 func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	id := volume.ID(v.Name)
+	if v.Status.Size == nil {
+		// It was never reported as made. What there is of that name may be
+		// somebody else's: of another cluster, or of an object that is gone.
+		if other, err := a.cfg.Engine.Get(ctx, id); err == nil && !asked(other, v) {
+			a.cfg.Log.Warn("a volume of that name is not this PlinthVolume's; it is left alone", logVolume, v.Name, logPool, other.Pool)
+			return nil
+		}
+	}
 	if v.Spec.VolumeType != v1alpha1.VolumeTypeCSI {
 		// One that is in no pool that serves may be in one that does not.
 		// Whether that is its own, Delete knows.
@@ -180,6 +188,10 @@ func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 		}
 	}
 	err := a.cfg.Engine.Delete(ctx, v.Spec.Pool, id)
+	if errors.Is(err, volume.ErrExists) {
+		a.cfg.Log.Warn("a volume of that name is another's; it is left alone", logVolume, v.Name, logError, err)
+		return nil
+	}
 	refused := v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed
 	if refused && (errors.Is(err, volume.ErrPoolUnavailable) || errors.Is(err, volume.ErrInvalid)) {
 		// It was refused for want of that pool, and its claim must not wait
@@ -190,6 +202,12 @@ func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 		return nil
 	}
 	return err
+}
+
+// asked says whether a volume is what an object asks for.
+func asked(found volume.Volume, v *v1alpha1.PlinthVolume) bool {
+	r := request(v)
+	return found.Name == r.Name && found.Pool == r.Pool && found.Mode == r.Mode && found.Size >= r.Size
 }
 
 func (a *Agent) owe(id volume.ID, pool string) {

@@ -92,7 +92,12 @@ func (a *Agent) freeSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) er
 	if !slices.Contains(s.Finalizers, v1alpha1.Finalizer) {
 		return nil
 	}
-	if err := a.cfg.Engine.DeleteSnapshot(ctx, volume.ID(s.Name)); err != nil {
+	err := a.cfg.Engine.DeleteSnapshot(ctx, volume.ID(s.Name))
+	if errors.Is(err, volume.ErrExists) {
+		a.cfg.Log.Warn("a snapshot of that name is another's; it is left alone", logSnapshot, s.Name, logError, err)
+		err = nil
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return err
 		}

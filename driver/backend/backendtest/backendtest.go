@@ -84,6 +84,7 @@ func Run(t *testing.T, h Harness) {
 		{"UnknownFiles", testUnknown, nil},
 		{"Symlinks", testSymlinks, nil},
 		{"HostileTree", testHostileTree, func(h Harness) bool { return h.Trees }},
+		{"HostileNodes", testHostileNodes, func(h Harness) bool { return h.Trees }},
 		{"MountBelow", testMountBelow, func(h Harness) bool { return h.Trees }},
 		{"CutAtEveryStep", testCuts, func(h Harness) bool { return h.Cuts }},
 		{"Concurrent", testConcurrent, nil},

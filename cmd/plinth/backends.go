@@ -21,7 +21,7 @@ func backends(runner run.Runner, log *slog.Logger) map[string]pool.OpenBackend {
 			return opened(btrfs.Open(ctx, btrfs.Options{Dir: c.Path}))
 		},
 		pool.BackendDirectory: func(ctx context.Context, c pool.PoolConfig) (backend.Opened, error) {
-			return opened(directory.Open(ctx, directory.Options{Dir: c.Path, Quota: directory.Quota(c.Quota)}))
+			return opened(directory.Open(ctx, directory.Options{Dir: c.Path, Quota: directory.Quota(c.Quota), Grace: c.QuotaGrace}))
 		},
 		pool.BackendImage: func(ctx context.Context, c pool.PoolConfig) (backend.Opened, error) {
 			return opened(image.Open(ctx, image.Options{Dir: c.Path, Runner: runner}))

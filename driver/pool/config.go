@@ -6,6 +6,7 @@ package pool
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -51,10 +52,11 @@ type Config struct {
 
 // PoolConfig is one pool as it is configured.
 type PoolConfig struct {
-	Name         string // a DNS label
-	Path         string // absolute and clean
-	Backend      string // one of the Backend constants
-	Quota        string // one of the Quota constants; for directories
+	Name         string        // a DNS label
+	Path         string        // absolute and clean
+	Backend      string        // one of the Backend constants
+	Quota        string        // one of the Quota constants; for directories
+	QuotaGrace   time.Duration // how long soft limits may be exceeded; 0 leaves what the filesystem has
 	Reserve      Reserve
 	Overcommit   float64  // at least 1
 	Shared       bool     // the same filesystem at the same path on every node

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -28,6 +29,7 @@ pools:
   path: /mnt/raw
   backend: device
   devices: [/dev/disk/by-id/nvme-*, /dev/sdb]
+- {name: fourth, path: /mnt/fourth, backend: directory, quotaGrace: 24h}
 `))
 	if err != nil || len(cfg.Refused) > 0 {
 		t.Fatalf("%v, refused %v", err, cfg.Refused)
@@ -37,6 +39,7 @@ pools:
 		{Name: "bulk", Path: "/mnt/bulk", Backend: BackendDirectory, Quota: QuotaNone, Reserve: Reserve{Percent: 5}, Overcommit: 1.5, Shared: true, Line: 5},
 		{Name: "third", Path: "/mnt/third", Backend: BackendImage, Quota: QuotaProject, Reserve: Reserve{Bytes: 10 << 30}, Overcommit: 1, RequireMount: true, Line: 13},
 		{Name: "raw", Path: "/mnt/raw", Backend: BackendDevice, Quota: QuotaProject, Overcommit: 1, RequireMount: true, Devices: []string{"/dev/disk/by-id/nvme-*", "/dev/sdb"}, Line: 14},
+		{Name: "fourth", Path: "/mnt/fourth", Backend: BackendDirectory, Quota: QuotaProject, QuotaGrace: 24 * time.Hour, Overcommit: 1, RequireMount: true, Line: 18},
 	}
 	for i, w := range want {
 		if !reflect.DeepEqual(cfg.Pools[i], w) {
@@ -65,6 +68,10 @@ func TestRefusals(t *testing.T) {
 		{"path is a list", "- name: bad\n  path: [/b]", ReasonConfig, "one plain value", 5},
 		{"bad backend", "- name: bad\n  path: /b\n  backend: zfs", ReasonConfig, "not one of auto, btrfs, directory", 6},
 		{"bad quota", "- name: bad\n  path: /b\n  backend: directory\n  quota: user", ReasonConfig, "not one of project, none", 7},
+		{"grace of auto", "- name: bad\n  path: /b\n  quotaGrace: 24h", ReasonConfig, "for backend: directory with project quotas", 6},
+		{"grace without quotas", "- name: bad\n  path: /b\n  backend: directory\n  quota: none\n  quotaGrace: 24h", ReasonConfig, "for backend: directory with project quotas", 8},
+		{"bad grace", "- name: bad\n  path: /b\n  backend: directory\n  quotaGrace: 1d", ReasonConfig, "write it like 24h", 7},
+		{"no grace", "- name: bad\n  path: /b\n  backend: directory\n  quotaGrace: 0s", ReasonConfig, "write it like 24h", 7},
 		{"quota of images", "- name: bad\n  path: /b\n  backend: image\n  quota: none", ReasonConfig, "for backend: directory only", 7},
 		{"quota of auto", "- name: bad\n  path: /b\n  quota: none", ReasonConfig, "for backend: directory only", 6},
 		{"reserve of everything", "- name: bad\n  path: /b\n  reserve: 100%", ReasonConfig, "below 100", 6},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	yaml "go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -23,6 +24,7 @@ const (
 	keyPath         = "path"
 	keyBackend      = "backend"
 	keyQuota        = "quota"
+	keyQuotaGrace   = "quotaGrace"
 	keyReserve      = "reserve"
 	keyOvercommit   = "overcommit"
 	keyShared       = "shared"
@@ -32,6 +34,9 @@ const (
 
 // maxOvercommit bounds the ratio so that capacities stay within an int64.
 const maxOvercommit = 1000
+
+// maxGrace is what 32 bits of seconds hold, and more than anybody waits.
+const maxGrace = 10 * 365 * 24 * time.Hour
 
 // ParseConfig reads a pools file. A pool that is wrong is refused by itself,
 // with its line and the way out; the error is for a file that cannot be read
@@ -149,6 +154,12 @@ func (p *PoolConfig) set(key, value *yaml.Node) *Refusal {
 		return oneOf(value, &p.Backend, key.Value, BackendAuto, BackendBtrfs, BackendDirectory, BackendImage, BackendDevice, BackendMemory)
 	case keyQuota:
 		return oneOf(value, &p.Quota, key.Value, QuotaProject, QuotaNone)
+	case keyQuotaGrace:
+		d, err := time.ParseDuration(text)
+		if err != nil || d < time.Second || d > maxGrace || d%time.Second != 0 {
+			return refuse(line, "quotaGrace %.40q is not a time of whole seconds from 1s to %s; write it like 24h", text, maxGrace)
+		}
+		p.QuotaGrace = d
 	case keyReserve:
 		return parseReserve(&p.Reserve, line, text)
 	case keyOvercommit:
@@ -176,6 +187,8 @@ func (p *PoolConfig) complete(seen map[string]int) *Refusal {
 		return refuse(p.Line, "the pool has no %s", keyPath)
 	case p.Quota != "" && p.Backend != BackendDirectory:
 		return refuse(seen[keyQuota], "quota is for backend: %s only, and this pool has backend: %s", BackendDirectory, p.Backend)
+	case p.QuotaGrace != 0 && (p.Backend != BackendDirectory || p.Quota == QuotaNone):
+		return refuse(seen[keyQuotaGrace], "quotaGrace is for backend: %s with project quotas only", BackendDirectory)
 	case p.Shared && p.Backend != BackendAuto && p.Backend != BackendDirectory && p.Backend != BackendMemory:
 		return refuse(seen[keyShared], "a shared pool keeps directories: several nodes must not write to one %s volume; use backend: %s", p.Backend, BackendDirectory)
 	case (p.Backend == BackendDevice) != (len(p.Devices) > 0):
@@ -214,7 +227,7 @@ func within(dir, path string) bool {
 }
 
 func poolKeys() []string {
-	return []string{keyName, keyPath, keyBackend, keyQuota, keyReserve, keyOvercommit, keyShared, keyRequireMount, keyDevices}
+	return []string{keyName, keyPath, keyBackend, keyQuota, keyQuotaGrace, keyReserve, keyOvercommit, keyShared, keyRequireMount, keyDevices}
 }
 
 func refuse(line int, format string, args ...any) *Refusal {

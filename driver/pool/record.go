@@ -17,7 +17,7 @@ import (
 // reads. A field is only ever added together with a new version, so that an
 // older plinth leaves alone what it does not understand.
 //
-//	2: from, ephemeral, target, family, beside; in spec mkfsOptions, onDelete, attributes
+//	2: modifyTo, from, ephemeral, target, family, beside; in spec mkfsOptions, onDelete, attributes
 const recordVersion = 2
 
 // state is where a volume is in its life.
@@ -34,7 +34,8 @@ type record struct {
 	Version     int                 `json:"version"`
 	State       state               `json:"state"`
 	Spec        volume.Spec         `json:"spec"`
-	GrowTo      int64               `json:"growTo,omitempty"` // bytes promised to a growth that is under way
+	GrowTo      int64               `json:"growTo,omitempty"`   // bytes promised to a growth that is under way
+	ModifyTo    *volume.Attributes  `json:"modifyTo,omitempty"` // attributes that a change under way gives it
 	Name        string              `json:"name"`
 	Pool        string              `json:"pool"`
 	AccessModes []volume.AccessMode `json:"accessModes,omitempty"`
@@ -54,6 +55,9 @@ func (r record) reserved() int64 { return max(r.Spec.Size, r.GrowTo) + r.Beside 
 
 // family names those that a volume may share bytes with.
 func (r record) family() volume.ID { return cmp.Or(r.Family, r.Spec.ID) }
+
+// changing reports whether a change of the volume is under way.
+func (r record) changing() bool { return r.GrowTo > 0 || r.ModifyTo != nil }
 
 // entry is a record as it was found on disk.
 type entry struct {

@@ -110,10 +110,11 @@ func (p *pool) recoverOne(ctx, patient context.Context, e entry, there map[volum
 		p.problem(string(id), fmt.Sprintf("volume %s is unavailable and is left alone: its record cannot be used (%s)", id, e.broken), nil)
 		return
 	}
-	if e.State == ready && e.GrowTo == 0 {
-		if _, ok := there[id]; !ok {
-			p.problem(string(id), fmt.Sprintf("volume %s has a record and no data; restore the data, or delete the volume", id), nil)
-		}
+	if _, ok := there[id]; !ok && e.State == ready { // growing it would make an empty one
+		p.problem(string(id), fmt.Sprintf("volume %s has a record and no data; restore the data, or delete the volume", id), nil)
+		return
+	}
+	if e.State == ready && !e.changing() {
 		return
 	}
 	release, err := p.lockVolume(id)
@@ -129,10 +130,10 @@ func (p *pool) recoverOne(ctx, patient context.Context, e entry, there map[volum
 	switch {
 	case err != nil:
 		p.unfinished(e.record, err)
-	case e.broken != "" || e.State == ready && e.GrowTo == 0:
+	case e.broken != "" || e.State == ready && !e.changing():
 	case e.State == ready:
 		p.log.Info("finishing what was cut", logVolume, id, logState, string(e.State))
-		if _, err := p.grow(ctx, e.record); err != nil {
+		if err := p.finishChanges(ctx, e.record); err != nil {
 			p.unfinished(e.record, err)
 		}
 	default:
@@ -143,6 +144,19 @@ func (p *pool) recoverOne(ctx, patient context.Context, e entry, there map[volum
 	if release != nil {
 		release()
 	}
+}
+
+// finishChanges ends a growth, and a change of attributes, that were cut.
+func (p *pool) finishChanges(ctx context.Context, r record) (err error) {
+	if r.GrowTo > 0 {
+		if r, err = p.grow(ctx, r); err != nil {
+			return err
+		}
+	}
+	if r.ModifyTo != nil {
+		_, err = p.applyModify(ctx, r)
+	}
+	return err
 }
 
 // unfinished shows that what a record says is under way could not be ended.

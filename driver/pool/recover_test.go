@@ -23,6 +23,7 @@ func TestCuts(t *testing.T) {
 		{"create", false, func(m *Manager) error { return second(m.Create(t.Context(), request("a", size))) }, true, size},
 		{"delete", true, func(m *Manager) error { return m.Delete(t.Context(), "a") }, false, 0},
 		{"expand", true, func(m *Manager) error { return second(m.Expand(t.Context(), "a", grown)) }, true, grown},
+		{"modify", true, func(m *Manager) error { return second(m.Modify(t.Context(), "a", volume.Attributes{Inodes: 7})) }, true, size},
 		{"expose", true, func(m *Manager) error { return m.SetExposed(t.Context(), "a", true) }, true, size},
 	} {
 		t.Run(c.name, func(t *testing.T) {

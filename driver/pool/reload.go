@@ -11,7 +11,8 @@ import (
 const fileName = "(pools file)"
 
 // Reload takes over a changed pools file while the pools serve. New pools are
-// opened. What may change at once does: reserve, overcommit, requireMount. A
+// opened. What may change at once does: reserve, overcommit, requireMount;
+// quotaGrace does when the pool is opened next. A
 // pool that is no longer in the file is let go; if it has volumes they stay
 // mounted, are unavailable, and its status says so. A pool that has volumes
 // keeps its path, backend, quota and shared, and one whose entry is now wrong

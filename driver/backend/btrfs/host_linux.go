@@ -130,7 +130,7 @@ func (m *machine) group(name string) (subvolume.GroupUsage, error) {
 // Stat implements tree.Keeper.
 func (m *machine) Stat(name string) (tree.Dir, error) {
 	u, err := m.group(name)
-	return tree.Dir{Limit: u.Limit, Exclusive: u.Exclusive}, err
+	return tree.Dir{Limits: tree.Limits{Bytes: u.Limit}, Exclusive: u.Exclusive}, err
 }
 
 // Usage has no inodes: btrfs does not count them.
@@ -142,7 +142,7 @@ func (m *machine) Usage(_ context.Context, name string) (volume.Usage, error) {
 // Make implements tree.Keeper. A transaction that ends in between holds what
 // was done so far and nothing later, so the rename that follows is what makes
 // the whole durable.
-func (m *machine) Make(name string, limit int64) error {
+func (m *machine) Make(name string, l tree.Limits) error {
 	parent, err := m.dir.OpenFile(path.Dir(name), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -159,12 +159,12 @@ func (m *machine) Make(name string, limit int64) error {
 	if err := f.Chmod(0o755); err != nil { // whatever the umask
 		return err
 	}
-	return m.limit(name, limit)
+	return m.limit(name, l)
 }
 
 // Limit implements tree.Keeper.
-func (m *machine) Limit(name string, limit int64) error {
-	if err := m.limit(name, limit); err != nil {
+func (m *machine) Limit(name string, l tree.Limits) error {
+	if err := m.limit(name, l); err != nil {
 		return err
 	}
 	return subvolume.Commit(m.dir.File())
@@ -173,7 +173,7 @@ func (m *machine) Limit(name string, limit int64) error {
 // limit asks by the pool's descriptor, not the volume's: btrfs charges what it
 // writes for the request to the subvolume that is asked, and a full one has
 // nothing left.
-func (m *machine) limit(name string, limit int64) error {
+func (m *machine) limit(name string, l tree.Limits) error {
 	f, id, err := m.open(name)
 	if err != nil {
 		return err
@@ -184,13 +184,13 @@ func (m *machine) limit(name string, limit int64) error {
 	pool, g := m.dir.File(), m.groupOf(id)
 	own := subvolume.GroupOf(0, id)
 	if own == g {
-		return subvolume.Limit(pool, g, limit)
+		return subvolume.Limit(pool, g, l.Bytes)
 	}
 	if err := subvolume.CreateGroup(pool, g); err != nil {
 		return err
 	}
 	// The limit before the member: never a member without a limit.
-	if err := subvolume.Limit(pool, g, limit); err != nil {
+	if err := subvolume.Limit(pool, g, l.Bytes); err != nil {
 		return err
 	}
 	return subvolume.Assign(pool, own, g)

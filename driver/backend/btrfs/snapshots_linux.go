@@ -152,10 +152,14 @@ func (b *Btrfs) Clone(ctx context.Context, src volume.ID, s volume.Spec, _ backe
 
 // fill makes the volume s, unless it is there, as a writable copy of from.
 func (b *Btrfs) fill(ctx context.Context, from string, least int64, s volume.Spec) error {
-	if err := errors.Join(layout.Check(s.ID), layout.CheckDirectory(s), layout.CheckSize(s.Size, least, 0)); err != nil {
+	limits, err := b.Limits(s)
+	if err == nil {
+		err = layout.CheckSize(s.Size, least, 0)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := b.Get(ctx, s.ID)
+	_, err = b.Get(ctx, s.ID)
 	if !errors.Is(err, volume.ErrNotFound) {
 		return err
 	}
@@ -166,7 +170,7 @@ func (b *Btrfs) fill(ctx context.Context, from string, least int64, s volume.Spe
 	if err := b.do("copy to "+tmp, func() error { return b.machine.copy(from, tmp) }); err != nil {
 		return err
 	}
-	if err := b.do("limit "+tmp, func() error { return b.machine.Limit(tmp, s.Size) }); err != nil {
+	if err := b.do("limit "+tmp, func() error { return b.machine.Limit(tmp, limits) }); err != nil {
 		return err
 	}
 	return b.do("rename "+tmp, func() error { return b.machine.dir.Rename(tmp, layout.Directory.Path(s.ID)) })

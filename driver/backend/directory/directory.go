@@ -23,11 +23,20 @@
 // project of its own; the quota of XFS counts shared bytes to everyone who
 // shares them. Inode flags (immutable, …) are not copied.
 //
+// A volume may have a soft limit, a part of its size that it may exceed for the
+// grace time only: then nothing more goes in until it is below again. The time
+// runs from when it rose above (for each volume alone), and how long it is the
+// kernel keeps once for all project quotas of a filesystem. It may have a limit
+// on inodes, of which its root is one. A limit below what it holds takes
+// nothing away; nothing new goes in until enough is gone.
+//
 // With QuotaNone nothing limits a volume: Capacity.Enforced is false,
 // Info.Size 0 and Info.Allocated -1, and Usage walks the volume.
 package directory
 
 import (
+	"time"
+
 	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
 )
@@ -51,6 +60,10 @@ const (
 type Options struct {
 	Dir   string // the pool's path
 	Quota Quota
+	// Grace is for how long soft limits may be exceeded, in whole seconds; 0
+	// leaves it as it is. The kernel has one time for all project quotas of a
+	// filesystem, so of two pools on one the last that was opened decides.
+	Grace time.Duration
 
 	step tree.Step // for tests
 }

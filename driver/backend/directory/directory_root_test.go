@@ -47,10 +47,7 @@ func TestQuotaNone(t *testing.T) {
 // TestProjectQuota needs a kernel with project quotas: it is run in a virtual
 // machine where this one has none.
 func TestProjectQuota(t *testing.T) {
-	for _, pool := range []loopfs.Options{
-		{Type: "xfs", Mount: []string{"prjquota"}},
-		{Type: "ext4", Mkfs: []string{"-O", "quota,project", "-E", "quotatype=prjquota"}, Mount: []string{"prjquota"}},
-	} {
+	for _, pool := range projectPools {
 		t.Run(pool.Type, func(t *testing.T) {
 			needProjectQuota(t)
 			backendtest.Run(t, backendtest.Harness{

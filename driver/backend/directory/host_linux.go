@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
@@ -35,6 +36,9 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 func open(ctx context.Context, dir *beneath.Dir, o Options) (*Directory, error) {
 	var keeper tree.Keeper
 	options := tree.Options{MinVolume: minVolume, Granularity: granularity}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	switch o.Quota {
 	case QuotaNone:
 		keeper, options.MinVolume = &plain{dir: dir}, 1
@@ -42,9 +46,10 @@ func open(ctx context.Context, dir *beneath.Dir, o Options) (*Directory, error) 
 		if err := Probe(dir.Name()); err != nil {
 			return nil, err
 		}
-		keeper, options.Enforced = &projects{plain: plain{dir: dir}}, true
-	default:
-		return nil, fmt.Errorf("%w: quota %q; %q or %q", volume.ErrInvalid, o.Quota, QuotaProject, QuotaNone)
+		if err := setGrace(dir.File(), o.Grace); err != nil {
+			return nil, err
+		}
+		keeper, options.Enforced, options.Attributes = &projects{plain: plain{dir: dir}}, true, true
 	}
 	if err := layout.Prepare(dir.Mkdir); err != nil {
 		return nil, err
@@ -65,6 +70,29 @@ func open(ctx context.Context, dir *beneath.Dir, o Options) (*Directory, error) 
 		err = p.sweep()
 	}
 	return &Directory{Tree: t, dir: dir, keeper: stepped, files: files, step: o.step}, err
+}
+
+func (o Options) check() error {
+	switch {
+	case o.Quota != QuotaProject && o.Quota != QuotaNone && o.Quota != "":
+		return fmt.Errorf("%w: quota %q; %q or %q", volume.ErrInvalid, o.Quota, QuotaProject, QuotaNone)
+	case o.Grace != 0 && o.Quota == QuotaNone:
+		return fmt.Errorf("%w: a grace time without quotas", volume.ErrInvalid)
+	case o.Grace < 0 || o.Grace%time.Second != 0:
+		return fmt.Errorf("%w: a grace time of %s; whole seconds, 0 leaves it as it is", volume.ErrInvalid, o.Grace)
+	}
+	return nil
+}
+
+// setGrace sets the filesystem's grace time, unless it is so or none is asked.
+func setGrace(dir *os.File, want time.Duration) error {
+	if want == 0 {
+		return nil
+	}
+	if has, err := quota.Grace(dir); err != nil || has == want {
+		return err
+	}
+	return quota.SetGrace(dir, want)
 }
 
 // Probe says whether a path can be a pool with project quotas: ErrUnsupported
@@ -118,7 +146,7 @@ func (m *plain) Stat(name string) (tree.Dir, error) {
 }
 
 // Make implements tree.Keeper.
-func (m *plain) Make(name string, _ int64) error {
+func (m *plain) Make(name string, _ tree.Limits) error {
 	if err := m.dir.Mkdir(name, 0o755); err != nil {
 		return err
 	}
@@ -126,7 +154,7 @@ func (m *plain) Make(name string, _ int64) error {
 }
 
 // Limit implements tree.Keeper.
-func (m *plain) Limit(string, int64) error { return nil }
+func (m *plain) Limit(string, tree.Limits) error { return nil }
 
 // Usage walks the volume: what it may use is what the filesystem has left.
 func (m *plain) Usage(ctx context.Context, name string) (volume.Usage, error) {

@@ -10,9 +10,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/quota"
 	"github.com/plinth-csi/plinth/driver/volume"
+	"golang.org/x/sys/unix"
 )
 
 // The range of projects that is Plinth's. kubelet hands out projects from
@@ -59,7 +61,8 @@ func (m *projects) quota(name string) (quota.Quota, error) {
 // Stat implements tree.Keeper.
 func (m *projects) Stat(name string) (tree.Dir, error) {
 	q, err := m.quota(name)
-	return tree.Dir{Limit: q.MaxBytes, Exclusive: q.Bytes}, err
+	l := tree.Limits{Bytes: q.Limits.Bytes, Soft: q.Limits.SoftBytes, Inodes: q.Limits.Inodes}
+	return tree.Dir{Limits: l, Exclusive: q.Bytes}, err
 }
 
 // Usage is the quota report. Without a limit on inodes, what is left of them
@@ -69,9 +72,10 @@ func (m *projects) Usage(ctx context.Context, name string) (volume.Usage, error)
 	if err != nil {
 		return volume.Usage{}, err
 	}
-	u := volume.Usage{TotalBytes: q.MaxBytes, UsedBytes: q.Bytes, AvailableBytes: max(0, q.MaxBytes-q.Bytes),
-		TotalInodes: q.MaxInodes, UsedInodes: q.Inodes, AvailableInodes: max(0, q.MaxInodes-q.Inodes)}
-	if q.MaxInodes == 0 {
+	l := q.Limits
+	u := volume.Usage{TotalBytes: l.Bytes, UsedBytes: q.Bytes, AvailableBytes: max(0, l.Bytes-q.Bytes),
+		TotalInodes: l.Inodes, UsedInodes: q.Inodes, AvailableInodes: max(0, l.Inodes-q.Inodes)}
+	if l.Inodes == 0 {
 		free, err := m.freeInodes()
 		if err != nil {
 			return volume.Usage{}, err
@@ -82,7 +86,7 @@ func (m *projects) Usage(ctx context.Context, name string) (volume.Usage, error)
 }
 
 // Make implements tree.Keeper.
-func (m *projects) Make(name string, limit int64) error {
+func (m *projects) Make(name string, l tree.Limits) error {
 	if err := m.dir.Mkdir(name, 0o755); err != nil {
 		return err
 	}
@@ -95,32 +99,34 @@ func (m *projects) Make(name string, limit int64) error {
 	if err != nil {
 		return err
 	}
-	if err := quota.SetLimits(f, id, limit, 0); err != nil {
+	if err := quota.SetLimits(f, id, limits(l)); err != nil {
 		return err
 	}
 	return f.Sync()
 }
 
 // Limit implements tree.Keeper.
-func (m *projects) Limit(name string, limit int64) error {
+func (m *projects) Limit(name string, l tree.Limits) error {
 	f, id, err := m.open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	q, err := quota.Get(f, id)
-	if err != nil {
-		return err
-	}
-	return quota.SetLimits(f, id, limit, q.MaxInodes)
+	return quota.SetLimits(f, id, limits(l))
+}
+
+func limits(l tree.Limits) quota.Limits {
+	return quota.Limits{Bytes: l.Bytes, SoftBytes: l.Soft, Inodes: l.Inodes}
 }
 
 // attempts bounds the races of allocate.
 const attempts = 100
 
 // allocate puts an empty directory into a project that nobody uses: no file
-// is in it and no limit is on it. Whether another did the same at the same time
-// is told by the count of inodes, which must be one; then both try others.
+// is in it, no limit is on it, and nobody has given it a name. Whether another
+// did the same at the same time is told by the count of inodes, which must be
+// one; then both try others. So whoever finds its own inode alone in a project
+// without limits has the number, until it takes the inode out.
 func (m *projects) allocate(dir *os.File) (quota.Project, error) {
 	m.allocating.Lock()
 	defer m.allocating.Unlock()
@@ -128,9 +134,13 @@ func (m *projects) allocate(dir *os.File) (quota.Project, error) {
 	if err != nil {
 		return 0, err
 	}
+	named, err := quota.Named(os.DirFS("/etc"))
+	if err != nil {
+		return 0, err
+	}
 	id := firstProject
 	for range attempts {
-		for used[id].Used() {
+		for used[id].Used() || named[id] {
 			id++
 		}
 		if id > lastProject {
@@ -143,7 +153,7 @@ func (m *projects) allocate(dir *os.File) (quota.Project, error) {
 		if err != nil {
 			return 0, err
 		}
-		if q.Inodes == 1 && q.MaxBytes == 0 {
+		if q.Inodes == 1 && q.Limits == (quota.Limits{}) {
 			return id, nil
 		}
 		id += 1 + quota.Project(rand.IntN(64))
@@ -179,7 +189,7 @@ func (m *projects) Free(ctx context.Context, name string) error {
 			return err
 		}
 		if q.Inodes == 0 {
-			return quota.SetLimits(m.dir.File(), id, 0, 0)
+			return m.giveBack(id)
 		}
 		select {
 		case <-ctx.Done():
@@ -189,9 +199,29 @@ func (m *projects) Free(ctx context.Context, name string) error {
 	}
 }
 
+// giveBack takes the limits of a project away that holds nothing. Between the
+// look at it and that, another pool on the filesystem may have done the same
+// and a third taken the number for a volume, whose limits must stay: so the
+// number is held by a file without a name, which a cut leaves nothing of. If
+// another has something in it, it is that one's, or the next sweep's.
+func (m *projects) giveBack(id quota.Project) error {
+	f, err := m.dir.OpenFile(layout.Tmp, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := quota.SetProject(f, id); err != nil {
+		return err
+	}
+	q, err := quota.Get(f, id)
+	if err == nil && q.Inodes == 1 {
+		err = quota.SetLimits(f, id, quota.Limits{})
+	}
+	return errors.Join(err, quota.SetProject(f, 0)) // not when XFS gets to free the file
+}
+
 // sweep gives back the numbers of ours that have a limit and no file: what a
-// cut in Free leaves. A number is given a file before a limit, so this takes
-// none from a volume that is being made in another pool.
+// cut in Free leaves.
 func (m *projects) sweep() error {
 	used, err := quota.InUse(m.dir.File(), firstProject, lastProject)
 	if err != nil {
@@ -199,7 +229,7 @@ func (m *projects) sweep() error {
 	}
 	for id, q := range used {
 		if q.Inodes == 0 && q.Bytes == 0 {
-			if err := quota.SetLimits(m.dir.File(), id, 0, 0); err != nil {
+			if err := m.giveBack(id); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
+	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
@@ -158,21 +159,21 @@ func (b *Directory) Clone(ctx context.Context, src volume.ID, s volume.Spec, p b
 
 // fill makes the volume s, unless it is there, as a copy of from.
 func (b *Directory) fill(ctx context.Context, from string, least int64, s volume.Spec, p backend.Progress) error {
-	if err := errors.Join(layout.Check(s.ID), layout.CheckDirectory(s)); err != nil {
-		return err
+	limits, err := b.Limits(s)
+	if err == nil {
+		err = layout.CheckSize(limits.Bytes, least, 0)
 	}
-	size := (s.Size + granularity - 1) / granularity * granularity
-	if err := layout.CheckSize(size, least, 0); err != nil {
+	if err != nil {
 		return err
 	}
 	if _, err := b.Get(ctx, s.ID); !errors.Is(err, volume.ErrNotFound) {
 		return err
 	}
 	tmp := kind.TmpPath(s.ID)
-	if err := b.copyTo(ctx, from, tmp, size, p); err != nil {
+	if err := b.copyTo(ctx, from, tmp, limits.Bytes, p); err != nil {
 		return err
 	}
-	if err := b.keeper.Limit(tmp, size); err != nil {
+	if err := b.keeper.Limit(tmp, limits); err != nil {
 		return err
 	}
 	return b.files.Rename(tmp, kind.Path(s.ID))
@@ -189,7 +190,7 @@ func (b *Directory) copyTo(ctx context.Context, from, tmp string, size int64, p 
 	if err := b.keeper.Free(ctx, tmp); err != nil {
 		return err
 	}
-	if err := b.keeper.Make(tmp, slack*size); err != nil {
+	if err := b.keeper.Make(tmp, tree.Limits{Bytes: slack * size}); err != nil {
 		return err
 	}
 	if err := p.Report(ctx, 0); err != nil {

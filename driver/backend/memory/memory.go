@@ -85,9 +85,10 @@ func (m *Memory) recover() error {
 // Close lets go of the directory.
 func (m *Memory) Close() error { return m.root.Close() }
 
-// Abilities are both modes; a filesystem volume is a directory.
+// Abilities are both modes; a filesystem volume is a directory. Attributes are
+// kept like the size, and enforced as little.
 func (m *Memory) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, Attributes: true}
 }
 
 // Ensure makes or grows a volume.
@@ -118,6 +119,8 @@ func (m *Memory) check(s volume.Spec) error {
 		return fmt.Errorf("%w: fsType %q; a memory pool gives directories", volume.ErrUnsupported, s.FSType)
 	case s.Thick:
 		return fmt.Errorf("%w: thick volumes", volume.ErrUnsupported)
+	case len(s.MkfsOptions) > 0:
+		return fmt.Errorf("%w: mkfs options", volume.ErrUnsupported)
 	case s.Size <= 0 || s.Size > m.capacity:
 		return fmt.Errorf("%w: %d bytes; from 1 to %d", volume.ErrOutOfRange, s.Size, m.capacity)
 	}

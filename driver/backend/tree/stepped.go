@@ -33,19 +33,19 @@ func (s *steppedKeeper) Stat(name string) (Dir, error) {
 }
 
 // Make implements Keeper.
-func (s *steppedKeeper) Make(name string, limit int64) error {
+func (s *steppedKeeper) Make(name string, l Limits) error {
 	if err := s.step("make " + name); err != nil {
 		return err
 	}
-	return s.Keeper.Make(name, limit)
+	return s.Keeper.Make(name, l)
 }
 
 // Limit implements Keeper.
-func (s *steppedKeeper) Limit(name string, limit int64) error {
+func (s *steppedKeeper) Limit(name string, l Limits) error {
 	if err := s.step("limit " + name); err != nil {
 		return err
 	}
-	return s.Keeper.Limit(name, limit)
+	return s.Keeper.Limit(name, l)
 }
 
 // Usage implements Keeper.

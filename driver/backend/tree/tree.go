@@ -16,10 +16,17 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
-// Dir is what is known cheaply about one directory, in bytes.
+// Limits are what one directory may hold; 0 is no limit.
+type Limits struct {
+	Bytes  int64
+	Soft   int64 // bytes that it may exceed for the grace time only
+	Inodes int64 // its root is one
+}
+
+// Dir is what is known cheaply about one directory.
 type Dir struct {
-	Limit     int64 // 0 is none
-	Exclusive int64 // what removing it would free; -1 where that is not known cheaply
+	Limits    Limits
+	Exclusive int64 // bytes that removing it would free; -1 where that is not known cheaply
 }
 
 // Keeper is the part that each backend does its own way. Names are relative to
@@ -29,10 +36,10 @@ type Dir struct {
 type Keeper interface {
 	// Stat reads one directory.
 	Stat(name string) (Dir, error)
-	// Make makes an empty one with its limit in bytes.
-	Make(name string, limit int64) error
-	// Limit sets the limit of one.
-	Limit(name string, limit int64) error
+	// Make makes an empty one with its limits.
+	Make(name string, l Limits) error
+	// Limit sets the limits of one, all at once.
+	Limit(name string, l Limits) error
 	// Usage counts one directory alone.
 	Usage(ctx context.Context, name string) (volume.Usage, error)
 	// Free removes one with all that is in it and what limits it, and returns
@@ -63,6 +70,7 @@ type Files interface {
 // Options say how a backend's volumes are.
 type Options struct {
 	Enforced    bool  // limits hold
+	Attributes  bool  // limits other than that of bytes are there, and hold
 	MinVolume   int64 // bytes
 	Granularity int64 // bytes; sizes are rounded up to a multiple of it
 	Sharing     backend.Sharing
@@ -113,10 +121,11 @@ func (b *Tree) Close() error { return b.files.Close() }
 
 // Abilities are directories only.
 func (b *Tree) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}, Sharing: b.options.Sharing}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}, Attributes: b.options.Attributes, Sharing: b.options.Sharing}
 }
 
-// Ensure makes or grows a volume; both are immediate.
+// Ensure makes or grows a volume, and gives it the limits that its attributes
+// ask for; all is immediate.
 func (b *Tree) Ensure(ctx context.Context, s volume.Spec) (volume.Info, error) {
 	if err := b.ensure(ctx, s); err != nil {
 		return volume.Info{}, fmt.Errorf("ensure volume %s: %w", s.ID, err)
@@ -125,40 +134,53 @@ func (b *Tree) Ensure(ctx context.Context, s volume.Spec) (volume.Info, error) {
 }
 
 func (b *Tree) ensure(ctx context.Context, s volume.Spec) error {
-	if err := layout.Check(s.ID); err != nil {
+	want, err := b.Limits(s)
+	if err != nil {
 		return err
 	}
-	if err := layout.CheckDirectory(s); err != nil {
-		return err
-	}
-	if err := layout.CheckSize(s.Size, b.options.MinVolume, 0); err != nil {
-		return err
-	}
-	s.Size = (s.Size + b.options.Granularity - 1) / b.options.Granularity * b.options.Granularity
 	v, err := b.keeper.Stat(b.kind.Path(s.ID))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return b.make(ctx, s)
+		return b.make(ctx, s.ID, want)
 	case err != nil:
 		return err
 	case !b.options.Enforced:
 		return nil
-	case s.Size < v.Limit:
-		return fmt.Errorf("%w: %d bytes asked, it has %d and volumes never shrink", volume.ErrOutOfRange, s.Size, v.Limit)
-	case s.Size == v.Limit:
+	case want.Bytes < v.Limits.Bytes:
+		return fmt.Errorf("%w: %d bytes asked, it has %d and volumes never shrink", volume.ErrOutOfRange, s.Size, v.Limits.Bytes)
+	case want == v.Limits:
 		return nil
 	}
-	return b.keeper.Limit(b.kind.Path(s.ID), s.Size)
+	return b.keeper.Limit(b.kind.Path(s.ID), want)
 }
 
-func (b *Tree) make(ctx context.Context, s volume.Spec) error {
-	if err := b.keeper.Free(ctx, b.kind.TmpPath(s.ID)); err != nil {
+// Limits checks a spec and says what its volume may hold. A size, and the soft
+// limit, which is a part of it, are rounded up to the granularity.
+func (b *Tree) Limits(s volume.Spec) (Limits, error) {
+	err := errors.Join(layout.Check(s.ID), layout.CheckDirectory(s), s.Attributes.Check())
+	if err == nil {
+		err = layout.CheckSize(s.Size, b.options.MinVolume, 0)
+	}
+	if err == nil && s.Attributes != (volume.Attributes{}) && !b.options.Attributes {
+		err = fmt.Errorf("%w: limits other than of bytes; project quotas (backend directory) have them", volume.ErrUnsupported)
+	}
+	rounded := func(bytes int64) int64 {
+		return (bytes + b.options.Granularity - 1) / b.options.Granularity * b.options.Granularity
+	}
+	l := Limits{Bytes: rounded(s.Size), Inodes: s.Attributes.Inodes}
+	percent := int64(s.Attributes.SoftLimit)
+	l.Soft = rounded(l.Bytes/100*percent + l.Bytes%100*percent/100)
+	return l, err
+}
+
+func (b *Tree) make(ctx context.Context, id volume.ID, l Limits) error {
+	if err := b.keeper.Free(ctx, b.kind.TmpPath(id)); err != nil {
 		return err
 	}
-	if err := b.keeper.Make(b.kind.TmpPath(s.ID), s.Size); err != nil {
+	if err := b.keeper.Make(b.kind.TmpPath(id), l); err != nil {
 		return err
 	}
-	return b.files.Rename(b.kind.TmpPath(s.ID), b.kind.Path(s.ID))
+	return b.files.Rename(b.kind.TmpPath(id), b.kind.Path(id))
 }
 
 // Remove deletes a volume and waits until its bytes are free; ErrInUse while it, or anything below it, is mounted.
@@ -216,7 +238,7 @@ func (b *Tree) Get(_ context.Context, id volume.ID) (volume.Info, error) {
 	if err != nil {
 		return volume.Info{}, fmt.Errorf("get volume %s: %w", id, err)
 	}
-	return volume.Info{ID: id, Size: v.Limit, Allocated: v.Exclusive}, nil
+	return volume.Info{ID: id, Size: v.Limits.Bytes, Allocated: v.Exclusive}, nil
 }
 
 // List reads all volumes.

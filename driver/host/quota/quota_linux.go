@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +24,14 @@ var ErrNotEnforced = errors.New("project quotas are not enforced")
 // Requests and flags (linux/quota.h, linux/dqblk_xfs.h).
 const (
 	projectType  = 2 // PRJQUOTA
+	getInfo      = 0x800005
+	setInfo      = 0x800006
 	getQuota     = 0x800007
 	setQuota     = 0x800008
 	getNextQuota = 0x800009
 	xGetState    = 'X'<<8 + 8 // Q_XGETQSTATV, which ext4 answers too
 	validLimits  = 1 | 4      // QIF_LIMITS
+	validGrace   = 1 | 2      // IIF_BGRACE, IIF_IGRACE
 	limitUnit    = 1024       // QIF_DQBLKSIZE: limits are counted in these, usage in bytes
 	accounted    = 1 << 4     // FS_QUOTA_PDQ_ACCT
 	enforced     = 1 << 5     // FS_QUOTA_PDQ_ENFD
@@ -37,10 +41,17 @@ const (
 // was given none, and is never limited.
 type Project uint32
 
+// Limits are what a project may hold; 0 is no limit.
+type Limits struct {
+	Bytes, Inodes int64
+	// SoftBytes and SoftInodes may be exceeded for the filesystem's grace time.
+	SoftBytes, SoftInodes int64
+}
+
 // Quota is what a project holds and may hold.
 type Quota struct {
-	Bytes, Inodes       int64 // held
-	MaxBytes, MaxInodes int64 // hard limits; 0 is none
+	Bytes, Inodes int64 // held
+	Limits        Limits
 }
 
 // Used reports whether anybody has a file in the project or a limit on it.
@@ -55,8 +66,10 @@ type dqblk struct {
 }
 
 func (d *dqblk) quota() Quota {
-	return Quota{Bytes: int64(d.curSpace), Inodes: int64(d.curInodes),
-		MaxBytes: int64(d.bHard) * limitUnit, MaxInodes: int64(d.iHard)}
+	return Quota{Bytes: int64(d.curSpace), Inodes: int64(d.curInodes), Limits: Limits{
+		Bytes: int64(d.bHard) * limitUnit, SoftBytes: int64(d.bSoft) * limitUnit,
+		Inodes: int64(d.iHard), SoftInodes: int64(d.iSoft),
+	}}
 }
 
 // state is struct fs_quota_statv.
@@ -104,12 +117,41 @@ func Get(f *os.File, id Project) (Quota, error) {
 	return d.quota(), nil
 }
 
-// SetLimits sets the hard limits of a project, in bytes (rounded up to 1024)
-// and inodes; 0 is none. They hold at once.
-func SetLimits(f *os.File, id Project, bytes, inodes int64) error {
-	d := dqblk{bHard: uint64(bytes+limitUnit-1) / limitUnit, iHard: uint64(inodes), valid: validLimits}
+// SetLimits sets the limits of a project, all of them at once; bytes are
+// rounded up to 1024. They hold from then on, and nothing that is there goes:
+// a project that holds more than its limit gets nothing new.
+func SetLimits(f *os.File, id Project, l Limits) error {
+	units := func(bytes int64) uint64 { return uint64(bytes+limitUnit-1) / limitUnit }
+	d := dqblk{bHard: units(l.Bytes), bSoft: units(l.SoftBytes), iHard: uint64(l.Inodes), iSoft: uint64(l.SoftInodes), valid: validLimits}
 	if err := quotactl(f, setQuota, id, unsafe.Pointer(&d)); err != nil {
-		return fmt.Errorf("limit project %d to %d bytes and %d inodes: %w", id, bytes, inodes, err)
+		return fmt.Errorf("limit project %d to %+v: %w", id, l, err)
+	}
+	return nil
+}
+
+// dqinfo is struct if_dqinfo.
+type dqinfo struct {
+	bytes, inodes uint64 // seconds
+	flags, valid  uint32
+}
+
+// Grace reads for how long soft limits of bytes may be exceeded.
+func Grace(f *os.File) (time.Duration, error) {
+	var i dqinfo
+	if err := quotactl(f, getInfo, 0, unsafe.Pointer(&i)); err != nil {
+		return 0, fmt.Errorf("read the grace time of the project quotas: %w", err)
+	}
+	return time.Duration(i.bytes) * time.Second, nil
+}
+
+// SetGrace sets for how long, in whole seconds, soft limits may be exceeded.
+// It is one time for all projects of a filesystem. A project that is above its
+// soft limit already keeps the time it was given when it rose above.
+func SetGrace(f *os.File, d time.Duration) error {
+	seconds := uint64(d / time.Second)
+	i := dqinfo{bytes: seconds, inodes: seconds, valid: validGrace}
+	if err := quotactl(f, setInfo, 0, unsafe.Pointer(&i)); err != nil {
+		return fmt.Errorf("set the grace time of the project quotas to %s: %w", d, err)
 	}
 	return nil
 }
@@ -156,16 +198,23 @@ func ProjectOf(f *os.File) (id Project, inherited bool, err error) {
 	return Project(x.projID), x.xflags&projInherit != 0, err
 }
 
-// SetProject puts an open directory, and all that will be made in it, into a
-// project.
-func SetProject(dir *os.File, id Project) error {
-	x, err := attributes(dir)
+// SetProject puts an open file into a project; of a directory also all that
+// will be made in it.
+func SetProject(f *os.File, id Project) error {
+	fi, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	x.projID, x.xflags = uint32(id), x.xflags|projInherit
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), fsSetXattr, uintptr(unsafe.Pointer(&x))); errno != 0 {
-		return fmt.Errorf("put %s into project %d: %w", dir.Name(), id, errno)
+	x, err := attributes(f)
+	if err != nil {
+		return err
+	}
+	x.projID = uint32(id)
+	if fi.IsDir() {
+		x.xflags |= projInherit
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsSetXattr, uintptr(unsafe.Pointer(&x))); errno != 0 {
+		return fmt.Errorf("put %s into project %d: %w", f.Name(), id, errno)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -201,7 +202,14 @@ func (s *controllerServer) ControllerExpandVolume(ctx context.Context, req *csi.
 			return nil, err
 		}
 	}
-	if v, err = s.volumes.Expand(ctx, v.ID, size); err != nil {
+	v, err = s.volumes.Expand(ctx, v.ID, size)
+	if errors.Is(err, volume.ErrNoCapacity) {
+		// RESOURCE_EXHAUSTED would say that the growth may still be under way,
+		// and the resizer would insist on it when the user asks for less
+		// (CSI 1.13, ControllerExpandVolume; KEP-1790).
+		err = fmt.Errorf("%w: %w", volume.ErrOutOfRange, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &csi.ControllerExpandVolumeResponse{

@@ -75,6 +75,7 @@ type Controller struct {
 	capacity    atomic.Pointer[capacity.Publisher] // set once the caches are filled
 	chores      *chores
 	steering    *steering
+	expander    *expander
 	events      record.EventBroadcaster
 }
 
@@ -177,6 +178,7 @@ func (c *Controller) assemble() {
 	c.chores = newChores(c.view, found, c.nodes, c.provisioner.resting, c.cfg.Log)
 	c.provisioner.orphaned = c.chores.volume
 	c.steering = newSteering(c.provisioner, c.client, func(name string) *corev1.Node { return orNil(c.nodes.Get(name)) }, c.cfg.Log)
+	c.expander = newExpander(c.cfg.Driver, c.client, c.view, found, c.provisioner.events, c.cfg.Log)
 }
 
 // Volumes is what the CSI controller service asks for.
@@ -236,6 +238,7 @@ func (c *Controller) lead(ctx context.Context) {
 	wg.Go(func() { c.chores.run(ctx) })
 	c.steering.allChanged(c.claims.GetStore())
 	wg.Go(func() { c.steering.run(ctx) })
+	wg.Go(func() { c.expander.run(ctx) })
 	library := controller.NewProvisionController(ctx, c.client, c.cfg.Driver, c.provisioner,
 		controller.LeaderElection(false), // ours is around it
 		controller.ClaimsInformer(c.claims),

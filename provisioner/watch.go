@@ -32,8 +32,8 @@ func (c *Controller) watch() error {
 			DeleteFunc: func(o any) { c.nodeChanged(o, nil) },
 		}},
 		{c.claims, cache.ResourceEventHandlerFuncs{
-			AddFunc:    c.steering.claimChanged,
-			UpdateFunc: func(_, now any) { c.steering.claimChanged(now) },
+			AddFunc:    c.claimChanged,
+			UpdateFunc: func(_, now any) { c.claimChanged(now) },
 			DeleteFunc: c.claimGone,
 		}},
 		{c.pvs, cache.ResourceEventHandlerFuncs{DeleteFunc: c.persistentGone}},
@@ -70,6 +70,7 @@ func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
 		p.parked.nodesChanged() // its bytes are free again
 	}
 	c.rouse(now)
+	c.expander.volumeChanged(now)
 }
 
 func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
@@ -136,6 +137,11 @@ func (c *Controller) classChanged(o any) {
 	}
 }
 
+func (c *Controller) claimChanged(o any) {
+	c.steering.claimChanged(o)
+	c.expander.claimChanged(o)
+}
+
 func (c *Controller) claimGone(o any) {
 	if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = t.Obj
@@ -144,6 +150,7 @@ func (c *Controller) claimGone(o any) {
 		c.provisioner.parked.drop(claim.UID)
 		c.provisioner.resting.take(claim.UID)
 		c.provisioner.limiter.Forget(string(claim.UID))
+		c.expander.forget(claim.UID)
 		c.chores.volume(volumeName(claim.UID))
 		if adopted := claim.Annotations[AnnotationAdopt]; adopted != "" {
 			c.chores.volume(adopted)

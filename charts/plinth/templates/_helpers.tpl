@@ -30,10 +30,56 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- end -}}
 
 {{- define "plinth.image" -}}
-{{- $i := .Values.image -}}
+{{- include "plinth.imageName" (list .Values.image .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* An image's full name. Call with (list values-of-an-image default-tag). */}}
+{{- define "plinth.imageName" -}}
+{{- $i := index . 0 -}}
 {{- with $i.registry }}{{ . }}/{{ end -}}
 {{- $i.repository -}}
-{{- if $i.digest }}@{{ $i.digest }}{{ else }}:{{ $i.tag | default .Chart.AppVersion }}{{ end -}}
+{{- if $i.digest }}@{{ $i.digest }}{{ else }}:{{ $i.tag | default (index . 1) }}{{ end -}}
+{{- end -}}
+
+{{/*
+A sidecar of Kubernetes that speaks to the controller's socket. Call with
+(dict "root" . "name" container "values" its-values "args" list).
+*/}}
+{{- define "plinth.sidecar" -}}
+- name: {{ .name }}
+  image: {{ include "plinth.imageName" (list .values.image "") }}
+  imagePullPolicy: {{ .values.image.pullPolicy }}
+  args:
+    - --csi-address=/csi/csi.sock
+    {{- range .args }}
+    - {{ . }}
+    {{- end }}
+    - --kube-api-qps=50
+    - --kube-api-burst=100
+    {{- if gt (int .root.Values.controller.replicas) 1 }}
+    - --leader-election
+    - --leader-election-namespace=$(POD_NAMESPACE)
+    {{- end }}
+    {{- range .values.extraArgs }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    - name: POD_NAMESPACE
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.namespace
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop: [ALL]
+  {{- with .values.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  volumeMounts:
+    - name: socket
+      mountPath: /csi
 {{- end -}}
 
 {{- define "plinth.poolsFile" -}}

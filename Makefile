@@ -28,7 +28,7 @@ sanity: ## as root: every backend on real filesystems, and csi-sanity
 	@test/scripts/sanity
 
 test-vm: ## project quotas, in a virtual machine whose kernel has them
-	@test/scripts/packages && test/vm/run
+	@test/scripts/packages && test/vm/run && test/vm/run sanity
 
 crash: ## as root: plinth is killed, and loses its power, under load
 	@test/scripts/crash

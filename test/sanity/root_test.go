@@ -34,44 +34,84 @@ const (
 // startTimeout bounds how long `plinth standalone` takes to answer.
 const startTimeout = 30 * time.Second
 
+// row is csi-sanity over one pool.
+type row struct {
+	backend, settings, access, fsType string
+	disk                              loopfs.Options
+	size, expandTo                    int64 // bytes
+	mutable                           map[string]string
+}
+
 // TestStandalone runs csi-sanity against `plinth standalone` over real
 // filesystems, and prints how each went.
 func TestStandalone(t *testing.T) {
+	btrfs, xfs, ext4 := loopfs.Options{Type: "btrfs", Size: diskSize}, loopfs.Options{Type: "xfs", Size: diskSize}, loopfs.Options{Type: "ext4", Size: diskSize}
+	rows := []row{
+		{backend: "btrfs", settings: "backend: auto", disk: btrfs, access: "mount"},
+		{backend: "image", settings: "backend: auto", disk: xfs, access: "mount", fsType: "ext4"},
+		{backend: "image", settings: "backend: image", disk: xfs, access: "mount", fsType: "xfs"},
+		{backend: "image", settings: "backend: image", disk: xfs, access: "block"},
+		{backend: "image", settings: "backend: image", disk: ext4, access: "mount", fsType: "ext4"},
+		{backend: "image", settings: "backend: image", disk: ext4, access: "block"},
+		{backend: "directory", settings: "backend: directory, quota: none", disk: xfs, access: "mount"},
+		{backend: "directory", settings: "backend: directory, quota: none", disk: ext4, access: "mount"},
+	}
+	for i := range rows {
+		rows[i].size, rows[i].expandTo = volumeSize, expandedTo
+	}
+	// A volume has its disk, and no more.
+	disks := row{backend: "device", disk: loopfs.Options{Type: "disks", Size: volumeSize}, access: "mount", fsType: "ext4", size: volumeSize, expandTo: volumeSize}
+	block := disks
+	block.access, block.fsType = "block", ""
+	rows = append(rows, disks, block)
+	table(t, rows)
+}
+
+// quotaEnv says that the kernel has project quotas: test/vm sets it.
+const quotaEnv = "PLINTH_PROJECT_QUOTA"
+
+// TestProjectQuota is TestStandalone for directories with a hard limit. It
+// runs in a virtual machine, see test/vm.
+func TestProjectQuota(t *testing.T) {
+	if os.Getenv(quotaEnv) == "" {
+		t.Skip("it needs a kernel with project quotas: test/vm/run sanity")
+	}
+	const size, disk = 64 << 20, 1 << 30
+	base := row{backend: "directory", settings: "backend: directory", access: "mount", size: size, expandTo: 2 * size}
+	xfs, ext4 := base, base
+	xfs.disk = loopfs.Options{Type: "xfs", Size: disk, Mount: []string{"prjquota"}}
+	ext4.disk = loopfs.Options{Type: "ext4", Size: disk, Mkfs: []string{"-O", "quota,project", "-E", "quotatype=prjquota"}, Mount: []string{"prjquota"}}
+	table(t, []row{xfs, ext4})
+}
+
+// binaryEnv is where plinth is, for who cannot build it.
+const binaryEnv = "PLINTH_BINARY"
+
+// table runs csi-sanity over each pool and prints how it went.
+func table(t *testing.T, rows []row) {
+	t.Helper()
 	loopfs.NeedRoot(t)
-	binary := filepath.Join(t.TempDir(), "plinth")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "../..", "-o", binary, "./cmd/plinth").CombinedOutput(); err != nil {
-		t.Fatalf("build plinth: %v\n%s", err, out)
+	binary := os.Getenv(binaryEnv)
+	if binary == "" {
+		binary = filepath.Join(t.TempDir(), "plinth")
+		if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "../..", "-o", binary, "./cmd/plinth").CombinedOutput(); err != nil {
+			t.Fatalf("build plinth: %v\n%s", err, out)
+		}
 	}
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "backend\ton\taccess\tfsType\tpassed\tfailed\tskipped\tseconds")
-	for _, c := range []struct {
-		backend, settings, disk, access, fsType string
-	}{
-		{"btrfs", "backend: auto", "btrfs", "mount", ""},
-		{"image", "backend: auto", "xfs", "mount", "ext4"},
-		{"image", "backend: image", "xfs", "mount", "xfs"},
-		{"image", "backend: image", "xfs", "block", ""},
-		{"image", "backend: image", "ext4", "mount", "ext4"},
-		{"image", "backend: image", "ext4", "block", ""},
-		{"directory", "backend: directory, quota: none", "xfs", "mount", ""},
-		{"directory", "backend: directory, quota: none", "ext4", "mount", ""},
-		{"device", "", "disks", "mount", "ext4"},
-		{"device", "", "disks", "block", ""},
-	} {
-		t.Run(fmt.Sprintf("%s/%s/%s%s", c.backend, c.disk, c.access, c.fsType), func(t *testing.T) {
+	for _, r := range rows {
+		t.Run(fmt.Sprintf("%s/%s/%s%s", r.backend, r.disk.Type, r.access, r.fsType), func(t *testing.T) {
 			began := time.Now()
-			dir, settings := place(t, c.disk, c.settings)
-			s := suite{Address: standalone(t, binary, dir, settings), AccessType: c.access, Size: volumeSize, ExpandTo: expandedTo}
-			if c.backend == "device" {
-				s.ExpandTo = volumeSize // it has its disk, and no more
-			}
+			dir, settings := place(t, r.disk, r.settings)
+			s := suite{Address: standalone(t, binary, dir, settings), AccessType: r.access, Size: r.size, ExpandTo: r.expandTo, Mutable: r.mutable}
 			s.Parameters = map[string]string{"pool": "fast", "volumeType": "csi"}
-			if c.fsType != "" {
-				s.Parameters["csi.storage.k8s.io/fstype"] = c.fsType
+			if r.fsType != "" {
+				s.Parameters["csi.storage.k8s.io/fstype"] = r.fsType
 			}
 			n := run(t, s)
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.1f\n", c.backend, c.disk, c.access, c.fsType, n.Passed, n.Failed, n.Skipped, time.Since(began).Seconds())
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.1f\n", r.backend, r.disk.Type, r.access, r.fsType, n.Passed, n.Failed, n.Skipped, time.Since(began).Seconds())
 			left(t, dir)
 		})
 	}
@@ -83,12 +123,12 @@ func TestStandalone(t *testing.T) {
 
 // place gives a pool's directory and settings: a filesystem of that type, or a
 // plain directory beside disks, each exactly as large as a volume.
-func place(t *testing.T, disk, settings string) (dir, with string) {
+func place(t *testing.T, disk loopfs.Options, settings string) (dir, with string) {
 	t.Helper()
-	if disk != "disks" {
-		return loopfs.New(t, loopfs.Options{Type: disk, Size: diskSize}).Dir, settings
+	if disk.Type != "disks" {
+		return loopfs.New(t, disk).Dir, settings
 	}
-	devices := strings.Join(loopfs.Disks(t, 8, volumeSize), ", ")
+	devices := strings.Join(loopfs.Disks(t, 8, disk.Size), ", ")
 	return t.TempDir(), "backend: device, requireMount: false, devices: [" + devices + "]"
 }
 

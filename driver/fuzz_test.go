@@ -142,7 +142,7 @@ func serve(t testing.TB, dir string) []method {
 	}
 	s, err := driver.New(driver.Config{
 		Name: "csi.plinth.dev", Version: "v1", Node: "node-1", Endpoint: "unix:///run/fuzz.sock", Log: log,
-		Volumes: engine, Snapshots: engine, Health: engine, Mounter: &checker{engine: engine, t: t},
+		Volumes: engine, Snapshots: engine, Modifier: engine, Health: engine, Mounter: &checker{engine: engine, t: t},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -263,6 +263,7 @@ func seeds() []proto.Message {
 		&csi.ControllerGetCapabilitiesRequest{},
 		&csi.ControllerGetVolumeRequest{VolumeId: "vol"},
 		&csi.ControllerExpandVolumeRequest{VolumeId: "vol", CapacityRange: size, VolumeCapability: use},
+		&csi.ControllerModifyVolumeRequest{VolumeId: "vol"},
 		&csi.ControllerGetVolumeHealthRequest{VolumeId: "vol"},
 		&csi.ControllerListVolumeHealthRequest{MaxEntries: 1},
 		&csi.CreateSnapshotRequest{Name: "new", SourceVolumeId: "My/Disk"},

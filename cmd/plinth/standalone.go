@@ -45,7 +45,7 @@ func runStandalone(ctx context.Context, c standaloneConfig) error {
 	defer e.pools.Close()
 	server, err := driver.New(driver.Config{
 		Name: c.driverName, Version: version, Node: c.nodeName, Endpoint: c.endpoint,
-		Volumes: e.pools, Snapshots: e.pools, Health: e.pools, Mounter: e.mounts, Log: log,
+		Volumes: e.pools, Snapshots: e.pools, Modifier: e.pools, Health: e.pools, Mounter: e.mounts, Log: log,
 	})
 	if err != nil {
 		return err

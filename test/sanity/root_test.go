@@ -83,6 +83,7 @@ func TestProjectQuota(t *testing.T) {
 	}
 	const size, disk = 64 << 20, 1 << 30
 	base := row{backend: "directory", settings: "backend: directory", access: "mount", size: size, expandTo: 2 * size}
+	base.mutable = map[string]string{"inodeLimit": "10000", "softLimit": "90%"}
 	xfs, ext4 := base, base
 	xfs.disk = loopfs.Options{Type: "xfs", Size: disk, Mount: []string{"prjquota"}}
 	ext4.disk = loopfs.Options{Type: "ext4", Size: disk, Mkfs: []string{"-O", "quota,project", "-E", "quotatype=prjquota"}, Mount: []string{"prjquota"}}

@@ -23,8 +23,6 @@ func allowedSkips() []allowedSkip {
 		{"Controller Service [Controller Server] volume lifecycle should", local},
 		{"pagination should detect volumes added between pages", pending},
 		{"should succeed when creating a snapshot with accessibility requirements", alpha},
-		{"ModifyVolume [Controller Server]", soon},
-		{"volume attribute class", soon},
 		{"GroupController Service", soon},
 	}
 }

@@ -3,10 +3,32 @@ package agent
 import (
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
+
+// TestExpandByPath: the filesystem of a volume that no driver mounts is grown by
+// the agent.
+func TestExpandByPath(t *testing.T) {
+	m, e := &ledger.Memory{}, newEngine()
+	start(t, m, e)
+	v := add(t, m, intent("v", v1alpha1.VolumeTypeLocal))
+	untilVolume(t, m, "v", isReady)
+	before := e.count("expose v")
+	e.mu.Lock()
+	e.fails["expose"] = volume.ErrBusy
+	e.mu.Unlock()
+	if _, err := m.ResizeVolume(t.Context(), v, resource.MustParse("2Gi")); err != nil {
+		t.Fatal(err)
+	}
+	untilVolume(t, m, "v", func(v *v1alpha1.PlinthVolume) bool { return v.Status.Size.Value() == 2<<30 })
+	if n := e.count("expose v") - before; n < 2 {
+		t.Errorf("exposed %d times", n)
+	}
+}
 
 // TestOthersAreLeftAlone: an object that was refused because its name is taken
 // takes nothing with it when it goes.

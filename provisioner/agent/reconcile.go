@@ -135,6 +135,9 @@ func (a *Agent) expand(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 		return nil
 	}
 	grown, err := a.cfg.Engine.Expand(ctx, volume.ID(v.Name), v.Spec.Size.Value())
+	if err == nil {
+		_, err = a.expose(ctx, v) // nobody else grows the filesystem of one that is used by path
+	}
 	defer a.changed()
 	if err == nil {
 		v.Status.Size = resource.NewQuantity(grown.Size, resource.BinarySI)

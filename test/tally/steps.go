@@ -25,17 +25,18 @@ func steps() []step {
 		{name: "unit", argv: []string{"test/scripts/unit", "-json"}, gotest: true, limit: 15 * time.Minute},
 		{name: "sanity", argv: []string{"test/scripts/sanity", "-json"}, gotest: true, after: []string{"unit"}, limit: 20 * time.Minute},
 		{name: "image", argv: []string{"test/images/build"}, prepares: true, limit: 10 * time.Minute},
+		{name: "sidecars", argv: []string{"test/images/sidecars"}, prepares: true, needs: []string{"image"}, limit: 20 * time.Minute},
 		{name: "lint", argv: []string{"test/scripts/lint"}, needs: []string{"tools"}, limit: 15 * time.Minute},
 		{name: "verify", argv: []string{"test/scripts/verify"}, needs: []string{"tools"}, limit: 5 * time.Minute},
 		{name: "chart", argv: []string{"test/scripts/chart", "-json"}, gotest: true, needs: []string{"tools"}, limit: 5 * time.Minute},
-		{name: "vm", argv: []string{"test/vm/run", "-json"}, gotest: true, limit: 10 * time.Minute},
+		{name: "vm", argv: []string{"test/vm/run", "-json"}, gotest: true, limit: 20 * time.Minute},
 		{name: "crash", argv: []string{"test/scripts/crash", "-json"}, gotest: true, after: []string{"sanity"}, limit: 20 * time.Minute},
 		{name: "vm-sanity", argv: []string{"test/vm/run", "sanity", "-json"}, gotest: true, after: []string{"vm"}, limit: 10 * time.Minute},
 		{name: "cluster", argv: []string{"test/scripts/cluster-test", "-json"}, gotest: true, needs: []string{"tools"},
 			after: []string{"unit", "sanity", "lint", "verify", "chart", "vm", "vm-sanity", "crash"}, limit: 15 * time.Minute},
 		// Alone: a busy machine makes a cluster's tests slow, and slow tests fail.
 		{name: "e2e", argv: []string{"test/scripts/e2e", "-json"}, gotest: true, limit: 45 * time.Minute,
-			needs: []string{"tools", "image"}, after: []string{"unit", "sanity", "lint", "verify", "chart", "vm", "vm-sanity", "crash", "cluster"}},
+			needs: []string{"tools", "image", "sidecars"}, after: []string{"unit", "sanity", "lint", "verify", "chart", "vm", "vm-sanity", "crash", "cluster"}},
 		{name: "cluster-down", argv: []string{"test/scripts/down-unless-kept"}, always: true, after: []string{"e2e"}, limit: 5 * time.Minute},
 	}
 }

@@ -43,10 +43,14 @@ func runStandalone(ctx context.Context, c standaloneConfig) error {
 		return err
 	}
 	defer e.pools.Close()
-	server, err := driver.New(driver.Config{
+	cfg := driver.Config{
 		Name: c.driverName, Version: version, Node: c.nodeName, Endpoint: c.endpoint,
 		Volumes: e.pools, Snapshots: e.pools, Modifier: e.pools, Health: e.pools, Mounter: e.mounts, Log: log,
-	})
+	}
+	if e.pools.CanGroup() { // what is announced does not change while a driver runs
+		cfg.Groups = e.pools
+	}
+	server, err := driver.New(cfg)
 	if err != nil {
 		return err
 	}

@@ -99,6 +99,38 @@ type Snapshot struct {
 	Held int64
 }
 
+// Freezer is a Snapshotter that can hold volumes still, so that several are
+// captured as they are at one instant.
+type Freezer interface {
+	// Freezes is nil if it can where the pool is, else it says why not, and
+	// what can, and wraps ErrUnsupported.
+	Freezes() error
+	// Prepare begins the snapshot id of the volume src: it does what takes
+	// time, and refuses what can be refused, while nothing is frozen. ErrInUse
+	// if src is used in a way that cannot be held still. The caller keeps src
+	// from being mounted, unmounted, removed and grown until Close.
+	Prepare(ctx context.Context, src, id volume.ID) (Capture, error)
+}
+
+// Capture is a snapshot that is being taken by the calls below in their order,
+// and by Close at any time. RemoveSnapshot removes what is not finished.
+type Capture interface {
+	// Freeze stops all writing to the volume, or makes sure that nobody can
+	// begin to write. A process that ends now leaves it frozen, and opening
+	// the backend thaws it. ErrBusy if somebody else has frozen it.
+	Freeze() error
+	// Cut takes the content at one instant. It moves no bytes.
+	Cut() error
+	// Thaw lets writing go on. It may be called at any time, from another
+	// goroutine too, and again; a Freeze that comes later fails. It is an
+	// error if somebody else has thawed it meanwhile.
+	Thaw() error
+	// Finish makes the snapshot whole and durable.
+	Finish(ctx context.Context) (Snapshot, error)
+	// Close thaws the volume and lets go of everything.
+	Close() error
+}
+
 // Scrubber is a backend that can make what a volume held unreadable when it
 // removes it.
 type Scrubber interface {

@@ -43,7 +43,7 @@ func (p *pool) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) (*j
 		unlock()
 		return nil, err
 	}
-	r, err := p.newSnapshot(ctx, s, req)
+	r, err := p.newSnapshot(ctx, s, req, "")
 	var w *job
 	if err == nil {
 		w, err = p.jobs.start(snapshotKey(r.ID), func(ctx context.Context, w *job) error {
@@ -97,9 +97,9 @@ func (k kept) watch(w *job) backend.Progress {
 	}
 }
 
-// newSnapshot promises the bytes of a snapshot and writes its record.
-// The volume is locked, and its record is read anew.
-func (p *pool) newSnapshot(ctx context.Context, s backend.Snapshotter, req volume.SnapshotRequest) (snapshotRecord, error) {
+// newSnapshot promises the bytes of a snapshot, of a group or of none (""), and
+// writes its record. The volume is locked, and its record is read anew.
+func (p *pool) newSnapshot(ctx context.Context, s backend.Snapshotter, req volume.SnapshotRequest, group volume.ID) (snapshotRecord, error) {
 	e, err := p.records.get(req.Volume)
 	if err == nil && (e.broken != "" || e.State != ready) {
 		err = volume.ErrNotFound
@@ -115,7 +115,7 @@ func (p *pool) newSnapshot(ctx context.Context, s backend.Snapshotter, req volum
 		return snapshotRecord{}, err
 	}
 	r := snapshotRecord{
-		State: creating, ID: req.ID, Name: req.Name, Volume: req.Volume, Pool: p.cfg.Name,
+		State: creating, ID: req.ID, Name: req.Name, Volume: req.Volume, Group: group, Pool: p.cfg.Name,
 		Size: max(e.Spec.Size, e.GrowTo), Mode: e.Spec.Mode, FSType: e.Spec.FSType, Family: e.family(),
 		Labels: req.Labels, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}

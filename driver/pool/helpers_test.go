@@ -135,6 +135,58 @@ func (b cutBackend) Clone(ctx context.Context, src volume.ID, s volume.Spec, p b
 	return info, errors.Join(err, b.step("after Clone"))
 }
 
+func (b cutBackend) Freezes() error { return b.Opened.(backend.Freezer).Freezes() }
+
+func (b cutBackend) Prepare(ctx context.Context, src, id volume.ID) (backend.Capture, error) {
+	if err := b.step("Prepare"); err != nil {
+		return nil, err
+	}
+	c, err := b.Opened.(backend.Freezer).Prepare(ctx, src, id)
+	return cutCapture{c, b.cutter}, err
+}
+
+// cutCapture is cutBackend for a capture. After a cut nobody thaws.
+type cutCapture struct {
+	backend.Capture
+	*cutter
+}
+
+func (c cutCapture) Freeze() error {
+	if err := c.step("before Freeze"); err != nil {
+		return err
+	}
+	return errors.Join(c.Capture.Freeze(), c.step("after Freeze"))
+}
+
+func (c cutCapture) Cut() error {
+	if err := c.step("before Cut"); err != nil {
+		return err
+	}
+	return errors.Join(c.Capture.Cut(), c.step("after Cut"))
+}
+
+func (c cutCapture) Thaw() error {
+	if err := c.step("before Thaw"); err != nil {
+		return err
+	}
+	return errors.Join(c.Capture.Thaw(), c.step("after Thaw"))
+}
+
+func (c cutCapture) Finish(ctx context.Context) (backend.Snapshot, error) {
+	if err := c.step("before Finish"); err != nil {
+		return backend.Snapshot{}, err
+	}
+	s, err := c.Capture.Finish(ctx)
+	return s, errors.Join(err, c.step("after Finish"))
+}
+
+func (c cutCapture) Close() error {
+	if err := c.step("Close"); err != nil {
+		return err
+	}
+	return c.Capture.Close()
+}
+
 // cutOptions are testOptions with everything that changes the disk cut at c.
 func cutOptions(dir string, c *cutter) Options {
 	o := testOptions(dir)

@@ -49,4 +49,5 @@ func (l *locks) release(what string) {
 // What locks, reservations and jobs are called.
 func volumeKey(id volume.ID) string   { return "volume " + string(id) }
 func snapshotKey(id volume.ID) string { return "snapshot " + string(id) }
+func groupKey(id volume.ID) string    { return "group " + string(id) }
 func removalKey(id volume.ID) string  { return "removal " + string(id) }

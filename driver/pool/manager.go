@@ -21,6 +21,7 @@ const (
 	logPool     = "pool"
 	logVolume   = "volume"
 	logSnapshot = "snapshot"
+	logGroup    = "group"
 	logState    = "state"
 	logUUID     = "uuid"
 	logBackend  = "backend"
@@ -43,6 +44,7 @@ type Options struct {
 
 	step     func(what string) error // for tests, see store.step
 	patience time.Duration           // for tests; 0 takes copyPatience
+	frozen   time.Duration           // for tests; 0 takes freezeLimit
 }
 
 // copyPatience is how long a request waits for a copy that has begun before it
@@ -68,6 +70,9 @@ func Open(ctx context.Context, opts Options) (*Manager, error) {
 	}
 	if opts.patience == 0 {
 		opts.patience = copyPatience
+	}
+	if opts.frozen == 0 {
+		opts.frozen = freezeLimit
 	}
 	m := &Manager{opts: opts, wake: make(chan struct{}, 1)}
 	next := &plan{refused: opts.Config.Refused}
@@ -105,6 +110,9 @@ func (m *Manager) Reopen(ctx context.Context) (changed bool) {
 		if m.reopen(ctx, s) {
 			changed = true
 		}
+	}
+	if changed {
+		m.recoverGroups(ctx)
 	}
 	return changed
 }

@@ -29,6 +29,7 @@ const (
 
 	snapshotRecordsDir = privateDir + "/snapshots"
 	snapshotsDir       = "snapshots"
+	groupRecordsDir    = privateDir + "/groups"
 )
 
 // markerVersion is the version of the marker that this code writes and reads.

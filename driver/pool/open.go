@@ -38,6 +38,7 @@ type pool struct {
 	backend backend.Opened
 	records volumeRecords
 	snaps   snapshotRecords
+	groups  groupRecords
 	held    locks    // of a pool with one owner: see lockKey
 	lock    *os.File // open for as long as the pool is; locked if it has one owner
 
@@ -118,18 +119,20 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 	}
 	p.records = newVolumeRecords(p.root, p.cfg.Shared, step)
 	p.snaps = newSnapshotRecords(p.root, p.cfg.Shared, step)
-	if err := errors.Join(p.records.open(), p.snaps.open()); err != nil {
+	p.groups = newGroupRecords(p.root, p.cfg.Shared, step)
+	if err := errors.Join(p.records.open(), p.snaps.open(), p.groups.open()); err != nil {
 		return p.cfg.fault(ReasonIO, "%v", err)
 	}
 	p.recover(ctx)
 	p.recoverSnapshots(ctx)
+	p.checkGroups()
 	return nil
 }
 
 // private keeps everybody but root out of the pool's places, and checks that
 // dir, whose marker was read, is the directory that is written to.
 func (p *pool) private(dir *beneath.Dir) (identity, error) {
-	for _, place := range []string{privateDir, recordsDir, snapshotRecordsDir, volumesDir, snapshotsDir} {
+	for _, place := range []string{privateDir, recordsDir, snapshotRecordsDir, groupRecordsDir, volumesDir, snapshotsDir} {
 		if err := p.root.Chmod(place, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return identity{}, err
 		}
@@ -203,7 +206,7 @@ const btrfsSubvolumeInode = 256
 // takeLock opens the lock file. A pool with one owner is locked for as long as
 // its process lives; in a shared one every operation locks what it needs.
 func (p *pool) takeLock() *Fault {
-	err := errors.Join(p.root.MkdirAll(recordsDir, 0o700), p.root.MkdirAll(snapshotRecordsDir, 0o700))
+	err := errors.Join(p.root.MkdirAll(recordsDir, 0o700), p.root.MkdirAll(snapshotRecordsDir, 0o700), p.root.MkdirAll(groupRecordsDir, 0o700))
 	if err == nil {
 		p.lock, err = p.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
 	}
@@ -273,7 +276,7 @@ func (p *pool) openAlone(ctx context.Context, open OpenBackend) (backend.Opened,
 
 // hasRecords reports whether there is any file among the records.
 func hasRecords(root *os.Root) bool {
-	for _, dir := range []string{recordsDir, snapshotRecordsDir} {
+	for _, dir := range []string{recordsDir, snapshotRecordsDir, groupRecordsDir} {
 		if entries, err := fs.ReadDir(root.FS(), dir); err == nil && len(entries) > 0 {
 			return true
 		}

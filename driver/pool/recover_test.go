@@ -89,7 +89,16 @@ func TestCutsWhileRecovering(t *testing.T) {
 // its size, all data has a record, and the reservations are their sum.
 func agree(t *testing.T, m *Manager, when string) {
 	t.Helper()
-	p := m.slots()[0].pool
+	for i, s := range m.slots() {
+		if s.pool != nil {
+			agreePool(t, s.pool, m.Pools(t.Context())[i], when+": "+s.cfg.Name)
+		}
+	}
+	agreeGroups(t, m, when)
+}
+
+func agreePool(t *testing.T, p *pool, st volume.PoolStatus, when string) {
+	t.Helper()
 	p.jobs.mu.Lock()
 	if left := len(p.jobs.known); left > 0 {
 		t.Errorf("%s: %d jobs are left", when, left)
@@ -119,7 +128,7 @@ func agree(t *testing.T, m *Manager, when string) {
 		t.Errorf("%s: data without a record: %v", when, data)
 	}
 	sum += agreeSnapshots(t, p, when)
-	if st := m.Pools(t.Context())[0]; st.Reserved != sum || st.Message != "" {
+	if st.Reserved != sum || st.Message != "" {
 		t.Errorf("%s: reserved %d, want %d; message %q", when, st.Reserved, sum, st.Message)
 	}
 }

@@ -67,6 +67,7 @@ func (m *Manager) Reload(ctx context.Context, cfg Config) {
 	for _, s := range next.slots {
 		m.reopen(ctx, s)
 	}
+	m.recoverGroups(ctx)
 	m.poke() // the watch tries again what does not serve
 }
 

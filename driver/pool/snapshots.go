@@ -92,6 +92,8 @@ func (m *Manager) existingSnapshot(ctx context.Context, f foundSnapshot, req vol
 	switch {
 	case e.State == deleting:
 		return volume.Snapshot{}, false, f.pool.undoSnapshot(ctx, req.ID)
+	case e.Group != "":
+		err = fmt.Errorf("%w: it belongs to group %s", volume.ErrExists, e.Group)
 	case e.Name != req.Name:
 		err = fmt.Errorf("%w: it has the name %s, asked is %s", volume.ErrExists, e.Name, req.Name)
 	case e.Volume != req.Volume:

@@ -95,7 +95,7 @@ func watchChanges(pool string) (<-chan int, func(), error) {
 		return nil, nil, err
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	for _, dir := range []string{".plinth/volumes", ".plinth/snapshots", ".plinth/tmp", ".plinth/trash", "volumes", "snapshots"} {
+	for _, dir := range []string{".plinth/volumes", ".plinth/snapshots", ".plinth/groups", ".plinth/tmp", ".plinth/trash", "volumes", "snapshots"} {
 		_, err := unix.InotifyAddWatch(fd, filepath.Join(pool, dir), unix.IN_CREATE|unix.IN_MOVE|unix.IN_DELETE|unix.IN_CLOSE_WRITE)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, nil, errors.Join(err, f.Close())

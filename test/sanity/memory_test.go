@@ -50,7 +50,7 @@ func serve(t *testing.T) string {
 	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
 	server, err := driver.New(driver.Config{
 		Name: "csi.plinth.dev", Version: "test", Node: "node-1", Endpoint: endpoint,
-		Volumes: manager, Snapshots: manager, Modifier: manager, Health: manager, Mounter: &mounter{volumes: manager, staged: map[volume.ID]string{}, published: map[string]volume.ID{}}, Log: log,
+		Volumes: manager, Snapshots: manager, Groups: manager, Modifier: manager, Health: manager, Mounter: &mounter{volumes: manager, staged: map[volume.ID]string{}, published: map[string]volume.ID{}}, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,6 @@ func allowedSkips() []allowedSkip {
 		local   = "a volume is where its node is: there is nothing to attach, and PUBLISH_UNPUBLISH_VOLUME is not announced"
 		pending = "csi-test itself never runs it (XIt)"
 		alpha   = "not announced: csi-test 5.6.0 compares messages with their caches, so no driver that answers a topology passes"
-		soon    = "not served yet"
 	)
 	return []allowedSkip{
 		{"ControllerPublishVolume should", local},
@@ -23,7 +22,6 @@ func allowedSkips() []allowedSkip {
 		{"Controller Service [Controller Server] volume lifecycle should", local},
 		{"pagination should detect volumes added between pages", pending},
 		{"should succeed when creating a snapshot with accessibility requirements", alpha},
-		{"GroupController Service", soon},
 	}
 }
 

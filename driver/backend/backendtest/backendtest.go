@@ -48,6 +48,8 @@ type Harness struct {
 	Trees bool
 	// Snapshots says that the backend is a backend.Snapshotter.
 	Snapshots bool
+	// Freezes says that it is a backend.Freezer which can where the pool is.
+	Freezes bool
 	// CopiesIdle says that a volume in use is not copied: ErrInUse.
 	CopiesIdle bool
 	// Thick says that all of a volume is allocated when it is made.
@@ -99,6 +101,7 @@ func Run(t *testing.T, h Harness) {
 		{"SnapshotAndRestore", testSnapshotAndRestore, func(h Harness) bool { return h.Snapshots }},
 		{"Clone", testClone, func(h Harness) bool { return h.Snapshots }},
 		{"SnapshotFreesBytes", testSnapshotFrees, func(h Harness) bool { return h.Snapshots }},
+		{"Capture", testCapture, func(h Harness) bool { return h.Freezes }},
 		{"SnapshotCutAtEveryStep", testSnapshotCuts, func(h Harness) bool { return h.Snapshots && h.Cuts }},
 	} {
 		if c.only != nil && !c.only(h) {

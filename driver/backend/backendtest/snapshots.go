@@ -210,7 +210,11 @@ func testSnapshotCuts(t *testing.T, e *env) {
 			return second(b.(backend.Snapshotter).Clone(ctx, s.ID, copied, nil))
 		}, true, nil},
 		{"drop", take, drop, false, nil},
+		{"capture", drop, captureAnew, false, []volume.ID{"snap"}},
 	} {
+		if c.name == "capture" && !e.Freezes {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			for n := 0; ; n++ {
 				if n > maxCuts {

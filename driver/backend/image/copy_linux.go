@@ -24,42 +24,71 @@ import (
 // whoever frees the copy thaws it.
 const sourceAttribute = "trusted.plinth.source"
 
-// Copy implements copier.
-func (m *machine) Copy(ctx context.Context, from, to string, p backend.Progress) error {
+// copying is an image that is being made of another.
+type copying struct {
+	src, dst *os.File
+	to       string
+	holds    content
+}
+
+// begin makes the file that becomes a copy. It says on it whose filesystem may
+// be frozen for it.
+func (m *machine) begin(from, to string) (_ *copying, err error) {
 	if err := errors.Join(m.dir.Mkdir(layout.Snapshots, 0o700), m.Free(to)); err != nil {
-		return err
+		return nil, err
 	}
 	holds, err := m.Stat(from)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	src, _, err := m.open(from, unix.O_RDONLY)
+	c := &copying{to: to, holds: holds.content}
+	if c.src, _, err = m.open(from, unix.O_RDONLY); err != nil {
+		return nil, err
+	}
+	c.dst, err = m.dir.OpenFile(to, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return nil, errors.Join(err, c.src.Close())
 	}
-	defer src.Close()
-	dst, err := m.dir.OpenFile(to, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
-	noCopyOnWrite(dst)
-	for name, value := range map[string]string{contentAttribute: string(holds.content), sourceAttribute: from} {
-		if err := unix.Fsetxattr(int(dst.Fd()), name, []byte(value), 0); err != nil {
-			return fmt.Errorf("write the attribute %s of %s: %w", name, to, err)
+	noCopyOnWrite(c.dst)
+	for name, value := range map[string]string{contentAttribute: string(c.holds), sourceAttribute: from} {
+		if err == nil {
+			err = unix.Fsetxattr(int(c.dst.Fd()), name, []byte(value), 0)
 		}
 	}
-	err = keepSectors(dst, src)
+	if err != nil {
+		err = fmt.Errorf("write the attributes of %s: %w", to, err)
+	} else {
+		err = keepSectors(c.dst, c.src)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.close(), m.Free(to))
+	}
+	return c, nil
+}
+
+// release says on the copy that nothing is frozen for it any more, unless by
+// somebody else.
+func (c *copying) release() error {
+	err := unix.Fremovexattr(int(c.dst.Fd()), sourceAttribute)
+	if err != nil && !errors.Is(err, unix.ENODATA) {
+		return fmt.Errorf("remove the attribute %s of %s: %w", sourceAttribute, c.to, err)
+	}
+	return nil
+}
+
+func (c *copying) close() error { return errors.Join(c.src.Close(), c.dst.Close()) }
+
+// Copy implements copier.
+func (m *machine) Copy(ctx context.Context, from, to string, p backend.Progress) error {
+	c, err := m.begin(from, to)
+	if err != nil {
+		return full(err)
+	}
+	err = errors.Join(copyImage(ctx, c.dst, c.src, c.holds, p), c.release())
 	if err == nil {
-		err = copyImage(ctx, dst, src, holds.content, p)
+		err = c.dst.Sync()
 	}
-	// Nothing is frozen any more, unless by somebody else.
-	if e := unix.Fremovexattr(int(dst.Fd()), sourceAttribute); e != nil {
-		err = errors.Join(err, fmt.Errorf("remove the attribute %s of %s: %w", sourceAttribute, to, e))
-	}
-	if err == nil {
-		err = dst.Sync()
-	}
+	err = errors.Join(err, c.close())
 	if err != nil {
 		return errors.Join(full(err), m.Free(to))
 	}

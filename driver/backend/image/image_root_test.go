@@ -41,6 +41,7 @@ func TestSuite(t *testing.T) {
 				Overhead:   8 << 20,
 				Cuts:       true,
 				Snapshots:  true,
+				Freezes:    c.pool.Type != "ext4",
 				CopiesIdle: c.pool.Type == "ext4",
 				Thick:      c.spec.Thick,
 				Scrubs:     func(t *testing.T, p backendtest.Pool) string { return loopfs.DeviceOf(t, p.Dir) },

@@ -19,6 +19,10 @@ type copier interface {
 	// under a name that does not count. What was there under that name is
 	// replaced. ErrInUse where that needs an image that nobody has attached.
 	Copy(ctx context.Context, from, to string, p backend.Progress) error
+	// Capture begins to make, under a name that does not count, an image with
+	// what another holds while it is held still. ErrInUse if it is used in a
+	// way that cannot be.
+	Capture(from, to string) (capture, error)
 	// Own makes a copy a volume of its own: another UUID, the size in bytes,
 	// and with thick all its bytes.
 	Own(ctx context.Context, name string, size int64, thick bool, c content) error

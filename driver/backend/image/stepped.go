@@ -100,3 +100,45 @@ func (s *stepped) Trim() error {
 	}
 	return s.host.Trim()
 }
+
+// Capture implements copier.
+func (s *stepped) Capture(from, to string) (capture, error) {
+	if err := s.step("capture " + from); err != nil {
+		return nil, err
+	}
+	c, err := s.host.Capture(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return &steppedCapture{c, s.step}, nil
+}
+
+// steppedCapture is stepped for a capture.
+type steppedCapture struct {
+	capture
+	step func(operation string) error
+}
+
+// Freeze implements capture.
+func (s *steppedCapture) Freeze() error {
+	if err := s.step("freeze"); err != nil {
+		return err
+	}
+	return s.capture.Freeze()
+}
+
+// Cut implements capture.
+func (s *steppedCapture) Cut() error {
+	if err := s.step("cut"); err != nil {
+		return err
+	}
+	return s.capture.Cut()
+}
+
+// Seal implements capture.
+func (s *steppedCapture) Seal() error {
+	if err := s.step("seal"); err != nil {
+		return err
+	}
+	return s.capture.Seal()
+}

@@ -28,6 +28,8 @@ const (
 	specsDir   = ".plinth/memory"
 	specSuffix = ".json"
 	usedSuffix = ".attached"
+
+	frozenSuffix = ".frozen"
 )
 
 // Options configure a memory backend.
@@ -61,7 +63,8 @@ func Open(_ context.Context, o Options) (*Memory, error) {
 	return m, nil
 }
 
-// recover makes the directories and removes spec files that were cut short.
+// recover makes the directories, removes spec files that were cut short, and
+// thaws what is frozen.
 func (m *Memory) recover() error {
 	for dir, perm := range map[string]fs.FileMode{volumesDir: 0o700, specsDir: 0o700, snapshotsDir: 0o700, capturedDir: 0o700} {
 		if err := m.root.MkdirAll(dir, perm); err != nil {
@@ -73,7 +76,7 @@ func (m *Memory) recover() error {
 		return err
 	}
 	for _, e := range entries {
-		if atomicfile.IsTemp(e.Name()) {
+		if atomicfile.IsTemp(e.Name()) || strings.HasSuffix(e.Name(), frozenSuffix) {
 			if err := m.root.Remove(path.Join(specsDir, e.Name())); err != nil {
 				return err
 			}

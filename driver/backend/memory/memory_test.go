@@ -20,7 +20,7 @@ func TestSuite(t *testing.T) {
 					}}
 				},
 				Spec:     volume.Spec{Mode: mode, Size: 8 << 20},
-				Overhead: 64 << 10, Snapshots: true,
+				Overhead: 64 << 10, Snapshots: true, Freezes: true,
 				HalfMade: []string{".plinth/memory/.new-x.json-ABCDEFGH.tmp"},
 				Unsupported: []volume.Spec{
 					{Mode: "Object", Size: 1 << 20},

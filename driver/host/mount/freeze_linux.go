@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,29 +20,76 @@ const (
 // namespace.
 var ErrNotMountedHere = errors.New("no mount of the device is in this mount namespace")
 
-// WhileFrozen runs f while the filesystem on a device is frozen: everything
-// written before is on the device, and nothing is written meanwhile. It is
-// thawed whatever f does, also when f panics; only the end of the process is
-// not helped against: see Thaw. EBUSY if somebody else has frozen it.
-func WhileFrozen(major, minor int, f func() error) (err error) {
+// Mounted is a filesystem that is mounted somewhere, to be frozen once. Its
+// methods may be called at the same time.
+type Mounted struct {
+	dir *os.File
+
+	mu     sync.Mutex
+	frozen bool
+	over   bool // it has been thawed, or is not to be frozen any more
+}
+
+// Reach finds the filesystem on a device through any of its mounts, and writes
+// most of what there is to write, before anybody has to wait for that.
+// ErrNotMountedHere if it is not to be found.
+func Reach(major, minor int) (*Mounted, error) {
 	dir, err := openRoot(major, minor)
 	if err != nil {
-		return fmt.Errorf("freeze: %w", err)
+		return nil, fmt.Errorf("freeze: %w", err)
 	}
-	defer dir.Close()
-	// Most of what there is to write is written before anybody has to wait.
 	if err := unix.Syncfs(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync the filesystem at %s: %w", dir.Name(), err)
+		return nil, errors.Join(fmt.Errorf("sync the filesystem at %s: %w", dir.Name(), err), dir.Close())
 	}
-	if err := unix.IoctlSetInt(int(dir.Fd()), fiFreeze, 0); err != nil {
-		return fmt.Errorf("freeze the filesystem at %s: %w", dir.Name(), err)
+	return &Mounted{dir: dir}, nil
+}
+
+// Freeze stops all writing to the filesystem: everything written before is on
+// the device, and nothing is written until Thaw. The end of the process does
+// not thaw it: see Thaw, the function. EBUSY if somebody else has frozen it.
+func (m *Mounted) Freeze() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over {
+		return fmt.Errorf("freeze the filesystem at %s: it is to go on by now", m.dir.Name())
 	}
-	defer func() {
-		// EINVAL: it is not frozen any more, so what f did was not done in peace.
-		if thaw := unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0); thaw != nil {
-			err = errors.Join(err, fmt.Errorf("thaw the filesystem at %s: %w", dir.Name(), thaw))
-		}
-	}()
+	if err := unix.IoctlSetInt(int(m.dir.Fd()), fiFreeze, 0); err != nil {
+		return fmt.Errorf("freeze the filesystem at %s: %w", m.dir.Name(), err)
+	}
+	m.frozen = true
+	return nil
+}
+
+// Thaw lets writing go on, after a Freeze under way. EINVAL if it is not
+// frozen any more, so what was done meanwhile was not done in peace.
+func (m *Mounted) Thaw() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.over = true
+	if !m.frozen {
+		return nil
+	}
+	m.frozen = false
+	if err := unix.IoctlSetInt(int(m.dir.Fd()), fiThaw, 0); err != nil {
+		return fmt.Errorf("thaw the filesystem at %s: %w", m.dir.Name(), err)
+	}
+	return nil
+}
+
+// Close thaws it and lets go of it.
+func (m *Mounted) Close() error { return errors.Join(m.Thaw(), m.dir.Close()) }
+
+// WhileFrozen runs f while the filesystem on a device is frozen. It is thawed
+// whatever f does, also when f panics.
+func WhileFrozen(major, minor int, f func() error) (err error) {
+	m, err := Reach(major, minor)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	if err := m.Freeze(); err != nil {
+		return err
+	}
 	return f()
 }
 

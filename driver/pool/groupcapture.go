@@ -131,7 +131,10 @@ func (m *Manager) takeGroup(ctx context.Context, r *groupRecord, members []*memb
 		}
 	}
 	r.CreatedAt = time.Now().UTC().Truncate(time.Second)
-	if err := atOneInstant(members, m.opts.frozen); err != nil {
+	began := time.Now()
+	err = atOneInstant(members, m.opts.frozen)
+	m.opts.Log.Info("volumes of a group were frozen", logGroup, r.ID, logFrozen, time.Since(began))
+	if err != nil {
 		return err
 	}
 	for _, one := range members {

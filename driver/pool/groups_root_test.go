@@ -11,12 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/backend/image"
 	"github.com/plinth-csi/plinth/driver/host/loopfs"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -108,9 +111,52 @@ func restoredNumber(t *testing.T, m *Manager, s volume.Snapshot) uint64 {
 	return binary.LittleEndian.Uint64(data)
 }
 
+// stagger cuts b only after a and after numbers that were written since, for
+// which it waits a while: if a group were no more than one cut after the other,
+// this would show it.
+type stagger struct {
+	cut     chan struct{} // a is
+	written atomic.Uint64
+}
+
+const staggerPatience = 20 * time.Millisecond
+
+type staggeredBackend struct {
+	*image.Image
+	*stagger
+}
+
+type staggeredCapture struct {
+	backend.Capture
+	of volume.ID
+	*stagger
+}
+
+func (b staggeredBackend) Prepare(ctx context.Context, src, id volume.ID) (backend.Capture, error) {
+	c, err := b.Image.Prepare(ctx, src, id)
+	return staggeredCapture{c, src, b.stagger}, err
+}
+
+func (c staggeredCapture) Cut() error {
+	if c.of == "a" {
+		defer func() { c.cut <- struct{}{} }()
+		return c.Capture.Cut()
+	}
+	<-c.cut
+	patience := time.After(staggerPatience)
+	for before := c.written.Load(); c.written.Load() < before+2; runtime.Gosched() {
+		select {
+		case <-patience:
+			return c.Capture.Cut()
+		default:
+		}
+	}
+	return c.Capture.Cut()
+}
+
 // alternate writes 1, 2, 3 … to each of the two, first to a, until stop, and
 // gives the longest that a write took.
-func alternate(t *testing.T, a, b string) (stop func() (uint64, time.Duration)) {
+func alternate(t *testing.T, a, b string, written *atomic.Uint64) (stop func() (uint64, time.Duration)) {
 	t.Helper()
 	one, two := newWriter(t, a), newWriter(t, b)
 	if err := errors.Join(one.put(1), two.put(1)); err != nil { // so that there is something to find
@@ -128,6 +174,7 @@ func alternate(t *testing.T, a, b string) (stop func() (uint64, time.Duration)) 
 				err = errors.Join(err, w.put(n))
 				longest = max(longest, time.Since(began))
 			}
+			written.Store(n)
 		}
 		done <- errors.Join(err, one.Close(), two.Close())
 	}()
@@ -148,8 +195,13 @@ func alternate(t *testing.T, a, b string) (stop func() (uint64, time.Duration)) 
 // never ahead of the first, and never behind by more than the write between.
 func TestGroupUnderWriters(t *testing.T) {
 	o, a, b := pairMounted(t)
+	late := &stagger{cut: make(chan struct{}, 2)}
+	o.Backends = map[string]OpenBackend{BackendImage: func(ctx context.Context, c PoolConfig) (backend.Opened, error) {
+		b, err := image.Open(ctx, image.Options{Dir: c.Path})
+		return staggeredBackend{b, late}, err
+	}}
 	m := open(t, o)
-	stop := alternate(t, a, b)
+	stop := alternate(t, a, b, &late.written)
 	const groups = 12
 	var last uint64
 	for i := range groups {

@@ -22,6 +22,7 @@ const (
 	logVolume   = "volume"
 	logSnapshot = "snapshot"
 	logGroup    = "group"
+	logFrozen   = "frozen"
 	logState    = "state"
 	logUUID     = "uuid"
 	logBackend  = "backend"

@@ -17,6 +17,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend/btrfs"
 	"github.com/plinth-csi/plinth/driver/backend/directory"
 	"github.com/plinth-csi/plinth/driver/backend/image"
+	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/loopfs"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/run"
@@ -243,7 +244,8 @@ func stats(t *testing.T, n *node, id volume.ID, path string, k kind) {
 	}
 }
 
-// TestDeviceReaders: a device that one has read-only is nobody's to write.
+// TestDeviceReaders: a device that one has read-only is nobody's to write, and
+// the next volume's to write when that one has gone.
 func TestDeviceReaders(t *testing.T) {
 	k := kinds()[4]
 	n := start(t, k)
@@ -256,7 +258,12 @@ func TestDeviceReaders(t *testing.T) {
 	wants(t, "a writer beside a reader", n.Publish(ctx, id, staging, two, use(k)), volume.ErrInUse)
 	must(t, n.Unpublish(ctx, id, one), n.Unpublish(ctx, id, two), n.Publish(ctx, id, staging, two, use(k)), put(two, k, "x"))
 	wants(t, "a reader beside a writer", n.Publish(ctx, id, staging, one, reader), volume.ErrInUse)
-	must(t, n.Unpublish(ctx, id, one), n.Unpublish(ctx, id, two), n.Unstage(ctx, id, staging))
+	must(t, n.Unpublish(ctx, id, one), n.Unpublish(ctx, id, two), n.Publish(ctx, id, staging, one, reader))
+	src, err := n.pools.Attach(ctx, id)
+	must(t, err, n.Unpublish(ctx, id, one), n.Unstage(ctx, id, staging))
+	if is, err := device.ReadOnly(src.Device); err != nil || is {
+		t.Errorf("%s is read-only (%t) after its volume (%v)", src.Device, is, err)
+	}
 }
 
 func TestRefusals(t *testing.T) {

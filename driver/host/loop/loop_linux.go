@@ -119,6 +119,9 @@ func configure(n int, file *os.File, ways []way) error {
 		if errors.Is(err, unix.EINVAL) && c.flags != 0 {
 			continue // sectors smaller than the disk's
 		}
+		if err == nil {
+			err = writable(dev)
+		}
 		if err != nil || c.flags == 0 {
 			return err
 		}
@@ -138,6 +141,12 @@ func configure(n int, file *os.File, ways []way) error {
 		}
 	}
 	return nil
+}
+
+// writable takes off a device what BLKROSET put on it (ioctl_blk(4)), which
+// would hold for the next file behind it, whoever's that is.
+func writable(dev *os.File) error {
+	return unix.IoctlSetPointerInt(int(dev.Fd()), unix.BLKROSET, 0)
 }
 
 // reopen closes and opens a device, which is what ends a cleared one.
@@ -327,6 +336,9 @@ func release(d Device) error {
 	info, err := unix.IoctlLoopGetStatus64(fd)
 	if err == nil && info.Device == d.FileDev && info.Inode == d.FileInode {
 		err = unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0)
+		if err == nil {
+			err = writable(dev)
+		}
 	}
 	if errors.Is(err, unix.ENXIO) {
 		err = nil

@@ -4,7 +4,9 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -126,6 +128,66 @@ func TestDetachRefusesWhatIsHeld(t *testing.T) {
 	}
 	if err := Detach(f); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReadOnlyIsOfOneFile: a device that was made read-only is not so for the
+// next file behind it, whoever let go of the one before.
+func TestReadOnlyIsOfOneFile(t *testing.T) {
+	before, after := makeFile(t, t.TempDir(), 1<<20), makeFile(t, t.TempDir(), 1<<20)
+	readOnly := func(d Device) bool {
+		dev, err := os.Open(d.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dev.Close()
+		is, err := unix.IoctlGetInt(int(dev.Fd()), unix.BLKROGET)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return is != 0
+	}
+	protect := func() (d Device, n int) {
+		d, err := Attach(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev, err := os.Open(d.Path)
+		if err == nil {
+			err = errors.Join(unix.IoctlSetPointerInt(int(dev.Fd()), unix.BLKROSET, 1), dev.Close())
+		}
+		if err == nil {
+			_, err = fmt.Sscanf(d.Path, "/dev/loop%d", &n)
+		}
+		if err != nil || !readOnly(d) {
+			t.Fatalf("it cannot be made read-only: %v", err)
+		}
+		return d, n
+	}
+	d, _ := protect()
+	if err := Detach(before); err != nil {
+		t.Fatal(err)
+	}
+	if readOnly(d) {
+		t.Errorf("%s is still read-only", d.Path)
+	}
+	for { // until nobody else takes the device in between
+		d, n := protect()
+		command := exec.Command("losetup", "--detach", d.Path)
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		err := configure(n, after, []way{{512, 0}})
+		if errors.Is(err, unix.EBUSY) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if readOnly(d) {
+			t.Errorf("%s is read-only for the next file", d.Path)
+		}
+		return
 	}
 }
 

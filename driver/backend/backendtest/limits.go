@@ -158,15 +158,22 @@ func testGrowUnderWriter(t *testing.T, e *env) {
 	want := s.Size * 5 / 4 / payloadSize
 	half, ended := make(chan struct{}), make(chan error, 1)
 	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	go asContainer(func() { ended <- stream(ctx, name, block, want, s.Size/2/payloadSize, half) })
+	go asContainer(func() {
+		defer close(ended)
+		ended <- stream(ctx, name, block, want, s.Size/2/payloadSize, half)
+	})
+	defer func() {
+		stop()
+		for range ended { // it keeps the volume mounted
+		}
+	}()
 	select {
 	case <-half:
 	case err := <-ended:
 		t.Fatalf("the writer ended early: %v", err)
 	}
 	s.Size *= 2
-	e.ensure(t, s)
+	e.grow(t, s)
 	if c.device != "" {
 		if err := mount.Grow(c.dir); err != nil {
 			stop()

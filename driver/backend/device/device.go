@@ -103,8 +103,9 @@ type host interface {
 	// Take writes the claim's mark on a disk that is still free; errTaken if
 	// it is not.
 	Take(ctx context.Context, d device.Disk, c claim) error
-	// Format makes the claim's filesystem on a disk that was taken.
-	Format(ctx context.Context, d device.Disk, c claim) error
+	// Format makes the claim's filesystem on a disk that was taken, with
+	// options that mkfs.Check allows.
+	Format(ctx context.Context, d device.Disk, c claim, options []string) error
 	// Ours reports whether what is on a disk comes from making a volume of
 	// this claim. It does not if anything else is found there as well.
 	Ours(ctx context.Context, d device.Disk, c claim) (bool, error)

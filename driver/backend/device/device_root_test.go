@@ -51,6 +51,7 @@ func TestSuite(t *testing.T) {
 					{Mode: "Object", Size: 32 << 20},
 					{Mode: volume.Filesystem, Size: 32 << 20, FSType: "ntfs"},
 					{Mode: volume.Block, Size: 32 << 20, FSType: "ext4"},
+					{Mode: volume.Block, Size: 32 << 20, MkfsOptions: []string{"-N", "1024"}},
 				},
 			})
 		})

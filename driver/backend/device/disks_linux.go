@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/plinth-csi/plinth/driver/host/device"
-	"github.com/plinth-csi/plinth/driver/host/run"
+	"github.com/plinth-csi/plinth/driver/host/mkfs"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
 )
@@ -110,55 +110,15 @@ func (m *machine) blank(ctx context.Context, f *os.File, d device.Disk) error {
 		return err
 	}
 	const wayOut = "if nothing on it is needed, wipefs -a %[2]s and then blkdiscard -z %[2]s free it"
-	switch found, err := m.probe(ctx, d.Path); {
+	switch found, err := mkfs.Probe(ctx, m.runner, d.Path); {
 	case err != nil:
 		return err
-	case found.what != "":
-		return fmt.Errorf("it carries %[1]s; "+wayOut, found.what, d.Path)
+	case found.What != "":
+		return fmt.Errorf("it carries %[1]s; "+wayOut, found.What, d.Path)
 	case markOf(f, d.Size) != "":
 		return fmt.Errorf("it %[1]s; "+wayOut, "belongs to a volume of another pool or another plinth", d.Path)
 	}
 	return fmt.Errorf("it %[1]s; "+wayOut, "is not blank: the first or last MiB has something in it that nobody knows", d.Path)
-}
-
-// found is what libblkid finds on a disk; all empty is nothing.
-type found struct {
-	what string // for people
-	uuid string
-}
-
-// The exit codes of blkid(8).
-const (
-	blkidNothing    = 2
-	blkidAmbivalent = 8
-)
-
-// probe asks libblkid what is on a disk, past its cache. What belongs to the
-// partition table that a partition is listed in does not count.
-func (m *machine) probe(ctx context.Context, path string) (found, error) {
-	out, err := m.runner.Run(ctx, "blkid", "-p", "-o", "export", path)
-	var failed *run.Error
-	switch {
-	case errors.As(err, &failed) && failed.Code == blkidNothing:
-		return found{}, nil
-	case errors.As(err, &failed) && failed.Code == blkidAmbivalent:
-		return found{what: "more than one thing (blkid -p tells)"}, nil
-	case err != nil:
-		return found{}, err
-	}
-	var f found
-	for line := range strings.Lines(string(out)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		switch key {
-		case "TYPE":
-			f.what = value
-		case "PTTYPE":
-			f.what = "a partition table (" + value + ")"
-		case "UUID":
-			f.uuid = value
-		}
-	}
-	return f, nil
 }
 
 // exclusive opens a disk for this process alone, and makes sure that it still
@@ -199,11 +159,11 @@ func (m *machine) Take(ctx context.Context, d device.Disk, c claim) error {
 	if err := m.blank(ctx, f, d); err != nil {
 		return fmt.Errorf("%w: %w", errTaken, err)
 	}
-	switch on, err := m.probe(ctx, d.Path); {
+	switch on, err := mkfs.Probe(ctx, m.runner, d.Path); {
 	case err != nil:
 		return err
-	case on.what != "":
-		return fmt.Errorf("%w: it carries %s", errTaken, on.what)
+	case on.What != "":
+		return fmt.Errorf("%w: it carries %s", errTaken, on.What)
 	}
 	if err := device.Discard(ctx, f, d.Size); err != nil {
 		return err
@@ -216,7 +176,7 @@ func (m *machine) Take(ctx context.Context, d device.Disk, c claim) error {
 
 // Format implements host. The disk was discarded when it was taken; what is
 // found on it afterwards must be what was made.
-func (m *machine) Format(ctx context.Context, d device.Disk, c claim) error {
+func (m *machine) Format(ctx context.Context, d device.Disk, c claim, options []string) error {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0) // not exclusively: mkfs is to have it so
 	if err != nil {
 		return err
@@ -228,19 +188,15 @@ func (m *machine) Format(ctx context.Context, d device.Disk, c claim) error {
 	if mark := markOf(f, d.Size); mark != c.Mark {
 		return fmt.Errorf("%w: the mark on %s is no longer ours", volume.ErrPoolUnavailable, d.Path)
 	}
-	argv := []string{"mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", "-U", c.UUID, d.Path}
-	if c.Holds == "xfs" {
-		argv = []string{"mkfs.xfs", "-q", "-K", "-m", "uuid=" + c.UUID, d.Path}
-	}
-	if _, err := m.runner.Run(ctx, argv...); err != nil {
+	if err := mkfs.Format(ctx, m.runner, f, mkfs.Wish{FSType: string(c.Holds), Options: options, UUID: c.UUID}); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	on, err := m.probe(ctx, d.Path)
-	if err == nil && (on.what != string(c.Holds) || on.uuid != c.UUID) {
-		err = fmt.Errorf("%s made on %s, and found is %q with UUID %q", c.Holds, d.Path, on.what, on.uuid)
+	on, err := mkfs.Probe(ctx, m.runner, d.Path)
+	if err == nil && (on.What != string(c.Holds) || on.UUID != c.UUID) {
+		err = fmt.Errorf("%s made on %s, and found is %q with UUID %q", c.Holds, d.Path, on.What, on.UUID)
 	}
 	return err
 }
@@ -252,8 +208,8 @@ func (m *machine) Ours(ctx context.Context, d device.Disk, c claim) (bool, error
 		return false, err
 	}
 	defer f.Close()
-	on, err := m.probe(ctx, d.Path)
-	if err != nil || on.what != "" && (c.UUID == "" || on.uuid != c.UUID) {
+	on, err := mkfs.Probe(ctx, m.runner, d.Path)
+	if err != nil || on.What != "" && (c.UUID == "" || on.UUID != c.UUID) {
 		return false, err
 	}
 	return c.Taken || markOf(f, d.Size) == c.Mark, nil
@@ -279,9 +235,9 @@ func (m *machine) Wipe(ctx context.Context, d device.Disk) error {
 	// Partitions that a consumer made are no more; on a partition, and where
 	// there are none, the request is refused.
 	_, _ = unix.IoctlRetInt(int(f.Fd()), unix.BLKRRPART)
-	on, err := m.probe(ctx, d.Path)
-	if err == nil && on.what != "" {
-		err = fmt.Errorf("wiped %s, and it still carries %s", d.Path, on.what)
+	on, err := mkfs.Probe(ctx, m.runner, d.Path)
+	if err == nil && on.What != "" {
+		err = fmt.Errorf("wiped %s, and it still carries %s", d.Path, on.What)
 	}
 	return err
 }

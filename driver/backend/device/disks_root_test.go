@@ -328,3 +328,35 @@ func TestScrub(t *testing.T) {
 		t.Errorf("scrubbed and not free: %+v, %v", space, err)
 	}
 }
+
+// TestMkfsOptions: a disk is formatted as was chosen, and what may not be
+// chosen is refused before a disk is touched.
+func TestMkfsOptions(t *testing.T) {
+	for fsType, c := range map[string]struct{ options, refused, dump []string }{
+		"ext4": {[]string{"-I", "512"}, []string{"-d", "/etc"}, []string{"dumpe2fs", "-h"}},
+		"xfs":  {[]string{"-m", "rmapbt=1"}, []string{"-N", "1024"}, []string{"xfs_db", "-r", "-c", "version"}},
+	} {
+		t.Run(fsType, func(t *testing.T) {
+			disk := loopfs.Disks(t, 1, 320<<20)[0]
+			b := openPool(t, t.TempDir(), disk)
+			spec := volume.Spec{ID: "v", Mode: volume.Filesystem, FSType: fsType, Size: 300 << 20, MkfsOptions: c.refused}
+			if _, err := b.Ensure(t.Context(), spec); !errors.Is(err, volume.ErrInvalid) {
+				t.Errorf("%q: %v", c.refused, err)
+			}
+			if space, err := b.Capacity(t.Context()); err != nil || space.Free != 320<<20 {
+				t.Errorf("refused, and then free: %+v, %v", space, err)
+			}
+			spec.MkfsOptions = c.options
+			for range 2 {
+				if _, err := b.Ensure(t.Context(), spec); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := map[string]string{"ext4": "Inode size:\t          512\n", "xfs": "RMAPBT"}[fsType]
+			out, err := (run.Exec{}).Run(t.Context(), append(c.dump, disk)...)
+			if err != nil || !strings.Contains(string(out), want) {
+				t.Errorf("made with %q: %v\n%s", c.options, err, out)
+			}
+		})
+	}
+}

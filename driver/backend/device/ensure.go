@@ -70,9 +70,15 @@ func (b *Device) grow(s volume.Spec, c claim) error {
 
 // wanted is what a spec asks a disk to hold, and the least size for it.
 func wanted(s volume.Spec) (content, int64, error) {
+	holds, least, err := contentOf(s)
+	if err == nil {
+		err = layout.CheckFormat(s, string(holds))
+	}
+	return holds, least, err
+}
+
+func contentOf(s volume.Spec) (content, int64, error) {
 	switch {
-	case len(s.MkfsOptions) > 0:
-		return "", 0, fmt.Errorf("%w: mkfs options %q on a disk", volume.ErrUnsupported, s.MkfsOptions)
 	case s.Mode == volume.Block && s.FSType == "":
 		return block, minDisk, nil
 	case s.Mode == volume.Filesystem && slices.Contains([]string{"", "ext4"}, s.FSType):
@@ -94,7 +100,7 @@ func (b *Device) make(ctx context.Context, s volume.Spec, holds content, least i
 		return err
 	}
 	if holds != block {
-		if err := b.host.Format(ctx, d, c); err != nil {
+		if err := b.host.Format(ctx, d, c, s.MkfsOptions); err != nil {
 			return err
 		}
 	}

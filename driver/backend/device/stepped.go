@@ -78,11 +78,11 @@ func (s *stepped) Take(ctx context.Context, d device.Disk, c claim) error {
 }
 
 // Format implements host.
-func (s *stepped) Format(ctx context.Context, d device.Disk, c claim) error {
+func (s *stepped) Format(ctx context.Context, d device.Disk, c claim, options []string) error {
 	if err := s.step("format " + d.Path); err != nil {
 		return err
 	}
-	return s.host.Format(ctx, d, c)
+	return s.host.Format(ctx, d, c, options)
 }
 
 // Ours implements host.

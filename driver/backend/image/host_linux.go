@@ -116,7 +116,7 @@ func (m *machine) Make(ctx context.Context, name string, w wish) error {
 		return fmt.Errorf("write the attribute %s of %s: %w", contentAttribute, name, err)
 	}
 	if w.content != block {
-		if err := mkfs.Format(ctx, m.runner, f, string(w.content), w.options, true); err != nil {
+		if err := mkfs.Format(ctx, m.runner, f, mkfs.Wish{FSType: string(w.content), Options: w.options, Zeros: true}); err != nil {
 			return err
 		}
 	}

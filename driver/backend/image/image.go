@@ -38,7 +38,6 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/backend/layout"
-	"github.com/plinth-csi/plinth/driver/host/mkfs"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -221,16 +220,10 @@ func wanted(s volume.Spec) (content, int64, error) {
 		return "", 0, fmt.Errorf("%w: attributes of an image; it has the inodes it was formatted with", volume.ErrUnsupported)
 	}
 	holds, least, err := contentOf(s)
-	if err != nil || len(s.MkfsOptions) == 0 {
-		return holds, least, err
+	if err == nil {
+		err = layout.CheckFormat(s, string(holds))
 	}
-	if holds == block {
-		return "", 0, fmt.Errorf("%w: mkfs options %q for a %s volume, which is not formatted", volume.ErrUnsupported, s.MkfsOptions, s.Mode)
-	}
-	if err := mkfs.Check(string(holds), s.MkfsOptions); err != nil {
-		return "", 0, fmt.Errorf("%w: %w", volume.ErrInvalid, err)
-	}
-	return holds, least, nil
+	return holds, least, err
 }
 
 func contentOf(s volume.Spec) (content, int64, error) {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/plinth-csi/plinth/driver/host/mkfs"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -135,6 +136,22 @@ func CheckDirectory(s volume.Spec) error {
 		return fmt.Errorf("%w: thick volumes (the image backend has them)", volume.ErrUnsupported)
 	case len(s.MkfsOptions) > 0:
 		return fmt.Errorf("%w: mkfs options %q; this pool gives directories, which are not formatted", volume.ErrUnsupported, s.MkfsOptions)
+	}
+	return nil
+}
+
+// CheckFormat answers ErrUnsupported for mkfs options of a raw Block volume,
+// ErrInvalid for those that fsType, which a backend makes for the spec, does
+// not take.
+func CheckFormat(s volume.Spec, fsType string) error {
+	if len(s.MkfsOptions) == 0 {
+		return nil
+	}
+	if s.Mode == volume.Block {
+		return fmt.Errorf("%w: mkfs options %q for a %s volume, which is not formatted", volume.ErrUnsupported, s.MkfsOptions, s.Mode)
+	}
+	if err := mkfs.Check(fsType, s.MkfsOptions); err != nil {
+		return fmt.Errorf("%w: %w", volume.ErrInvalid, err)
 	}
 	return nil
 }

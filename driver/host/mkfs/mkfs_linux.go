@@ -17,16 +17,23 @@ import (
 // ErrNotBlank says that something is where a filesystem was to be made.
 var ErrNotBlank = errors.New("it is not blank, and is not formatted")
 
-// Format makes a filesystem in an open file or on an open device, with options
-// that Check allows. It formats nothing that holds anything: ErrNotBlank if
-// libblkid knows what is there.
+// Wish is the filesystem that Format makes.
+type Wish struct {
+	FSType  string
+	Options []string // those that Check allows
+	UUID    string   // as in RFC 9562; empty for one that mkfs chooses
+	Zeros   bool     // all of where it is made reads as zeros
+}
+
+// Format makes a filesystem in an open file or on an open device. It formats
+// nothing that holds anything: ErrNotBlank if libblkid knows what is there.
 //
-// zeros says that all of it reads as zeros: then nothing need be discarded, and
-// ext4 need not clear its tables, neither now nor in the background later. With
-// metadata_csum_seed a copy gets another UUID by its superblock alone
-// (ext4(5)). 4096-byte sectors fit every disk below.
-func Format(ctx context.Context, r run.Runner, f *os.File, fsType string, options []string, zeros bool) error {
-	argv, err := arguments(fsType, options, zeros)
+// Nothing is discarded: a file is new, and whoever gives a disk discards it
+// before. Where all reads as zeros, ext4 need not clear its tables, neither now
+// nor in the background later. With metadata_csum_seed a copy gets another UUID
+// by its superblock alone (ext4(5)). 4096-byte sectors fit every disk below.
+func Format(ctx context.Context, r run.Runner, f *os.File, w Wish) error {
+	argv, err := arguments(w)
 	if err != nil {
 		return err
 	}
@@ -40,26 +47,29 @@ func Format(ctx context.Context, r run.Runner, f *os.File, fsType string, option
 }
 
 // arguments are ours and, after them, those that were chosen: the later of
-// two wins, but for -E and -O of ext4, which add up.
-func arguments(fsType string, options []string, zeros bool) ([]string, error) {
-	chosen, err := parse(fsType, options)
+// two wins, but for those that add up.
+func arguments(w Wish) ([]string, error) {
+	chosen, err := parse(w.FSType, w.Options)
 	if err != nil {
 		return nil, err
 	}
-	argv := []string{"mkfs.xfs", "-q", "-f"}
+	argv, adds := []string{"mkfs.xfs", "-q", "-f", "-K"}, []string{"-m"}
 	ours := map[string]string{"-s": "size=4096"}
-	switch {
-	case fsType == "ext4":
-		argv = []string{"mkfs.ext4", "-q", "-F"}
-		ours = map[string]string{"-b": "4096", "-m": "0", "-O": "metadata_csum_seed"}
-		if zeros {
-			ours["-E"] = "nodiscard,assume_storage_prezeroed=1"
+	if w.UUID != "" {
+		ours["-m"] = "uuid=" + w.UUID
+	}
+	if w.FSType == "ext4" {
+		argv, adds = []string{"mkfs.ext4", "-q", "-F"}, []string{"-E", "-O"}
+		ours = map[string]string{"-b": "4096", "-m": "0", "-O": "metadata_csum_seed", "-E": "nodiscard"}
+		if w.Zeros {
+			ours["-E"] += ",assume_storage_prezeroed=1"
 		}
-	case zeros:
-		argv = append(argv, "-K")
+		if w.UUID != "" {
+			ours["-U"] = w.UUID
+		}
 	}
 	for letter, text := range chosen {
-		if before, both := ours[letter]; both && (letter == "-E" || letter == "-O") {
+		if before, both := ours[letter]; both && slices.Contains(adds, letter) {
 			text = before + "," + text
 		}
 		ours[letter] = text
@@ -70,24 +80,66 @@ func arguments(fsType string, options []string, zeros bool) ([]string, error) {
 	return argv, nil
 }
 
-// blank makes sure that nothing is in a file: it has no byte that was ever
-// written (SEEK_DATA, lseek(2)), or else libblkid knows nothing of it. Without
-// an answer it counts as not blank.
+// blank makes sure that nothing is in a file or on a device: it has no byte
+// that was ever written (SEEK_DATA, lseek(2)), or else libblkid knows nothing
+// of it. Without an answer it counts as not blank.
 func blank(ctx context.Context, r run.Runner, f *os.File, path string) error {
 	if _, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
 		return nil
 	}
-	out, err := r.Run(ctx, "blkid", "-p", "-o", "export", "--", path)
-	var failed *run.Error
-	if errors.As(err, &failed) && failed.Code == blkidNothing && len(out) == 0 {
-		return nil
-	}
+	found, err := Probe(ctx, r, path)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNotBlank, f.Name(), err)
 	}
-	return fmt.Errorf("%w: blkid finds on %s: %s", ErrNotBlank, f.Name(), strings.Join(strings.Fields(string(out)), " "))
+	if found.What != "" {
+		return fmt.Errorf("%w: blkid finds on %s: %s", ErrNotBlank, f.Name(), found.What)
+	}
+	return nil
 }
 
-// blkidNothing is the exit code of blkid(8) when it has found nothing; 8 is
-// for too much, from which it cannot tell what it is.
-const blkidNothing = 2
+// Found is what libblkid finds; all empty is nothing.
+type Found struct {
+	What string // for people: the filesystem, or what else it is
+	UUID string
+}
+
+// The exit codes of blkid(8).
+const (
+	blkidNothing    = 2
+	blkidAmbivalent = 8
+)
+
+// Probe asks libblkid what is in a file or on a device, past its cache. What
+// belongs to the partition table that a partition is listed in does not count.
+func Probe(ctx context.Context, r run.Runner, path string) (Found, error) {
+	out, err := r.Run(ctx, "blkid", "-p", "-o", "export", "--", path)
+	var failed *run.Error
+	switch {
+	case errors.As(err, &failed) && failed.Code == blkidNothing && len(out) == 0:
+		return Found{}, nil
+	case errors.As(err, &failed) && failed.Code == blkidAmbivalent:
+		return Found{What: "more than one thing (blkid -p tells)"}, nil
+	case err != nil:
+		return Found{}, err
+	}
+	var f Found
+	var others []string
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		key, value, _ := strings.Cut(line, "=")
+		switch {
+		case key == "TYPE":
+			f.What = value
+		case key == "PTTYPE":
+			f.What = "a partition table (" + value + ")"
+		case key == "UUID":
+			f.UUID = value
+		case line != "" && key != "DEVNAME" && !strings.HasPrefix(key, "PART_ENTRY_"):
+			others = append(others, line)
+		}
+	}
+	if f.What == "" {
+		f.What = strings.Join(others, " ")
+	}
+	return f, nil
+}

@@ -45,7 +45,7 @@ func TestFormatsOnlyWhatIsBlank(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, fsType := range FSTypes() {
-				if err := Format(t.Context(), run.Exec{}, f, fsType, nil, false); !errors.Is(err, ErrNotBlank) {
+				if err := Format(t.Context(), run.Exec{}, f, Wish{FSType: fsType}); !errors.Is(err, ErrNotBlank) {
 					t.Errorf("%s over it: %v", fsType, err)
 				}
 			}
@@ -57,8 +57,10 @@ func TestFormatsOnlyWhatIsBlank(t *testing.T) {
 	}
 }
 
-// TestOptionsTake makes filesystems with every option that is allowed.
+// TestOptionsTake makes filesystems with every option that is allowed, and
+// with the UUID that they are to have.
 func TestOptionsTake(t *testing.T) {
+	const uuid = "0e0b8ae6-4f4c-4c05-9f9c-6f3d8f0f2a11"
 	loopfs.NeedTool(t, "mkfs.ext4", "e2fsprogs")
 	loopfs.NeedTool(t, "mkfs.xfs", "xfsprogs")
 	for fsType, list := range map[string][][]string{
@@ -76,8 +78,12 @@ func TestOptionsTake(t *testing.T) {
 	} {
 		for _, options := range list {
 			t.Run(fsType+strings.Join(options, " "), func(t *testing.T) {
-				if err := Format(t.Context(), run.Exec{}, blankFile(t), fsType, options, true); err != nil {
-					t.Error(err)
+				f := blankFile(t)
+				if err := Format(t.Context(), run.Exec{}, f, Wish{FSType: fsType, Options: options, UUID: uuid, Zeros: true}); err != nil {
+					t.Fatal(err)
+				}
+				if found, err := Probe(t.Context(), run.Exec{}, f.Name()); err != nil || found != (Found{What: fsType, UUID: uuid}) {
+					t.Errorf("found is %+v, %v", found, err)
 				}
 			})
 		}
@@ -99,7 +105,7 @@ func blankFile(t *testing.T) *os.File {
 
 func format(t *testing.T, f *os.File, fsType string) {
 	t.Helper()
-	if err := Format(t.Context(), run.Exec{}, f, fsType, nil, true); err != nil {
+	if err := Format(t.Context(), run.Exec{}, f, Wish{FSType: fsType, Zeros: true}); err != nil {
 		t.Fatal(err)
 	}
 }

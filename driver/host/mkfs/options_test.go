@@ -78,21 +78,20 @@ func TestCheckTellsWhatIsAllowed(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	for _, c := range []struct {
-		fsType  string
-		options []string
-		zeros   bool
-		want    string
+		wish Wish
+		want string
 	}{
-		{"ext4", nil, true, "mkfs.ext4 -q -F -E nodiscard,assume_storage_prezeroed=1 -O metadata_csum_seed -b 4096 -m 0"},
-		{"ext4", nil, false, "mkfs.ext4 -q -F -O metadata_csum_seed -b 4096 -m 0"},
-		{"ext4", []string{"-m5", "-O", "quota", "-E", "stride=16"}, true,
+		{Wish{FSType: "ext4", Zeros: true}, "mkfs.ext4 -q -F -E nodiscard,assume_storage_prezeroed=1 -O metadata_csum_seed -b 4096 -m 0"},
+		{Wish{FSType: "ext4", UUID: "u"}, "mkfs.ext4 -q -F -E nodiscard -O metadata_csum_seed -U u -b 4096 -m 0"},
+		{Wish{FSType: "ext4", Options: []string{"-m5", "-O", "quota", "-E", "stride=16"}, Zeros: true},
 			"mkfs.ext4 -q -F -E nodiscard,assume_storage_prezeroed=1,stride=16 -O metadata_csum_seed,quota -b 4096 -m 5"},
-		{"xfs", []string{"-m", "reflink=0"}, true, "mkfs.xfs -q -f -K -m reflink=0 -s size=4096"},
-		{"xfs", nil, false, "mkfs.xfs -q -f -s size=4096"},
+		{Wish{FSType: "xfs", Options: []string{"-m", "reflink=0"}, Zeros: true}, "mkfs.xfs -q -f -K -m reflink=0 -s size=4096"},
+		{Wish{FSType: "xfs", Options: []string{"-m", "reflink=0"}, UUID: "u"}, "mkfs.xfs -q -f -K -m uuid=u,reflink=0 -s size=4096"},
+		{Wish{FSType: "xfs"}, "mkfs.xfs -q -f -K -s size=4096"},
 	} {
-		got, err := arguments(c.fsType, c.options, c.zeros)
+		got, err := arguments(c.wish)
 		if err != nil || !slices.Equal(got, strings.Fields(c.want)) {
-			t.Errorf("%s %q: %q, %v", c.fsType, c.options, got, err)
+			t.Errorf("%+v: %q, %v", c.wish, got, err)
 		}
 	}
 }

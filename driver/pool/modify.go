@@ -9,6 +9,31 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
+// Expand grows a volume to size bytes. One that has them already is returned
+// as it is.
+func (m *Manager) Expand(ctx context.Context, id volume.ID, size int64) (volume.Volume, error) {
+	release, err := m.Hold(id)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("expand volume: %w", err)
+	}
+	defer release()
+	f, err := m.findReady(id)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("expand volume: %w", err)
+	}
+	defer f.release()
+	unlock, err := f.pool.lockVolume(id)
+	if err != nil {
+		return volume.Volume{}, fmt.Errorf("expand volume: %w", err)
+	}
+	defer unlock()
+	r, err := f.pool.expand(ctx, f.entry.record, size)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return r.volume(f.pool.node), nil
+}
+
 // Modify gives a volume attributes, all of them at once: what is zero has no
 // limit then. An inode limit below what the volume has takes nothing away; no
 // file can be made in it until enough are gone. ErrInvalid for attributes that

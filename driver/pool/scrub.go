@@ -33,35 +33,12 @@ func (p *pool) scrubs(s volume.Spec) error {
 	return err
 }
 
-// scrub ends the deletion of a volume whose bytes are to be unreadable. That
-// may take hours, and goes on when whoever asked has stopped waiting: ErrBusy
-// then.
-func (p *pool) scrub(ctx context.Context, r record) error {
-	w := p.jobs.peek(scrubKey(r.Spec.ID))
-	if w == nil {
-		var err error
-		if w, err = p.startScrub(r); err != nil {
-			return err
-		}
+// scrub removes a volume whose bytes are to be unreadable, which may take
+// hours. The backend goes on with one that was cut.
+func (p *pool) scrub(ctx context.Context, id volume.ID) error {
+	b, err := p.scrubber()
+	if err != nil {
+		return err
 	}
-	select {
-	case <-w.done:
-		p.jobs.find(scrubKey(r.Spec.ID)) // its error is told now
-		return w.err
-	case <-ctx.Done():
-		return fmt.Errorf("delete volume %s: %w: it is being scrubbed, which goes on; ask again", r.Spec.ID, volume.ErrBusy)
-	}
+	return b.Scrub(ctx, id)
 }
-
-func (p *pool) startScrub(r record) (*job, error) {
-	return p.jobs.start(scrubKey(r.Spec.ID), func(ctx context.Context, _ *job) error {
-		b, err := p.scrubber()
-		if err == nil {
-			err = b.Scrub(ctx, r.Spec.ID)
-		}
-		return p.removed(ctx, r, err)
-	})
-}
-
-// scrubKey is what the job is called that scrubs a volume.
-func scrubKey(id volume.ID) string { return "scrub " + string(id) }

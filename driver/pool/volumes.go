@@ -170,16 +170,11 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 			return err
 		}
 	}
+	remove := p.backend.Remove
 	if scrubbed(r.Spec) {
-		return p.scrub(ctx, r)
+		remove = p.scrub
 	}
-	return p.removed(ctx, r, p.backend.Remove(ctx, id))
-}
-
-// removed ends what destroy began, by what the backend answered.
-func (p *pool) removed(ctx context.Context, r record, err error) error {
-	id := r.Spec.ID
-	if err != nil {
+	if err := remove(ctx, id); err != nil {
 		err = fmt.Errorf("delete volume %s: %w", id, err)
 		if _, getErr := p.backend.Get(ctx, id); getErr == nil && errors.Is(err, volume.ErrInUse) {
 			r.State = ready

@@ -294,7 +294,7 @@ func (p *pool) close() {
 		errs = append(errs, p.backend.Close())
 	}
 	if p.lock != nil {
-		errs = append(errs, p.lock.Close())
+		errs = append(errs, filelock.Close(p.lock))
 	}
 	errs = append(errs, p.root.Close())
 	if err := errors.Join(errs...); err != nil {

@@ -56,7 +56,7 @@ func (p *pool) lockKey(key, name string, share bool) (release func(), err error)
 		}
 		return nil, errors.Join(fmt.Errorf("%s: %w", key, err), f.Close())
 	}
-	return func() { _ = f.Close() }, nil // closing is what unlocks
+	return func() { _ = filelock.Close(f) }, nil
 }
 
 // making lets a backend make or grow something, by do. In a shared pool no node

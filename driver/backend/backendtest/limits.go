@@ -176,9 +176,9 @@ func testGrowUnderWriter(t *testing.T, e *env) {
 	e.grow(t, s)
 	if c.device != "" {
 		if err := mount.Grow(c.dir); err != nil {
-			stop()
-			<-ended
 			if errors.Is(err, unix.EPERM) {
+				stop()
+				_ = <-ended
 				e.done(t, s.ID, c)
 				e.remove(t, s.ID)
 				t.Log("ext4 is not grown while mounted: this process lacks CAP_SYS_RESOURCE")

@@ -42,7 +42,7 @@ func Try(f *os.File, at int64) error { return try(f, unix.F_WRLCK, at) }
 func TryShared(f *os.File, at int64) error { return try(f, unix.F_RDLCK, at) }
 
 func try(f *os.File, kind int16, at int64) error {
-	err := set(f, unix.F_OFD_SETLK, kind, at)
+	err := set(f, unix.F_OFD_SETLK, kind, at, 1)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return ErrHeld
 	}
@@ -59,7 +59,7 @@ func WaitShared(f *os.File, at int64) error { return wait(f, unix.F_RDLCK, at) }
 
 func wait(f *os.File, kind int16, at int64) error {
 	for {
-		if err := set(f, unix.F_OFD_SETLKW, kind, at); !errors.Is(err, unix.EINTR) {
+		if err := set(f, unix.F_OFD_SETLKW, kind, at, 1); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -67,11 +67,17 @@ func wait(f *os.File, kind int16, at int64) error {
 
 // Unlock lets go of one byte.
 func Unlock(f *os.File, at int64) error {
-	return set(f, unix.F_OFD_SETLK, unix.F_UNLCK, at)
+	return set(f, unix.F_OFD_SETLK, unix.F_UNLCK, at, 1)
 }
 
-func set(f *os.File, cmd int, kind int16, at int64) error {
-	err := unix.FcntlFlock(f.Fd(), cmd, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: at, Len: 1})
+// Close lets go of all locks of f and closes it. To close it alone leaves them
+// for as long as a command that is being started has the file too.
+func Close(f *os.File) error {
+	return errors.Join(set(f, unix.F_OFD_SETLK, unix.F_UNLCK, 0, 0), f.Close())
+}
+
+func set(f *os.File, cmd int, kind int16, at, length int64) error {
+	err := unix.FcntlFlock(f.Fd(), cmd, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: at, Len: length})
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestLocksHoldBetweenDescriptions(t *testing.T) {
@@ -69,5 +71,30 @@ func TestKeyIsBehindWhole(t *testing.T) {
 		if Key(name) <= Opening {
 			t.Errorf("Key(%q) = %d", name, Key(name))
 		}
+	}
+}
+
+// TestCloseEndsLocks: also those of a file that a child process has as well.
+func TestCloseEndsLocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var files []*os.File
+	for range 2 {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		files = append(files, f)
+	}
+	if err := errors.Join(Try(files[0], Whole), Try(files[0], Key("volume"))); err != nil {
+		t.Fatal(err)
+	}
+	child, err := unix.Dup(int(files[0].Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
+	if err := errors.Join(Close(files[0]), Try(files[1], Whole), Try(files[1], Key("volume"))); err != nil {
+		t.Error(err)
 	}
 }

@@ -162,11 +162,12 @@ func testGrowUnderWriter(t *testing.T, e *env) {
 		defer close(ended)
 		ended <- stream(ctx, name, block, want, s.Size/2/payloadSize, half)
 	})
-	defer func() {
+	end := func() {
 		stop()
 		for range ended { // it keeps the volume mounted
 		}
-	}()
+	}
+	defer end()
 	select {
 	case <-half:
 	case err := <-ended:
@@ -177,8 +178,7 @@ func testGrowUnderWriter(t *testing.T, e *env) {
 	if c.device != "" {
 		if err := mount.Grow(c.dir); err != nil {
 			if errors.Is(err, unix.EPERM) {
-				stop()
-				_ = <-ended
+				end()
 				e.done(t, s.ID, c)
 				e.remove(t, s.ID)
 				t.Log("ext4 is not grown while mounted: this process lacks CAP_SYS_RESOURCE")

@@ -4,7 +4,6 @@ package crash
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,9 +18,6 @@ import (
 	"github.com/plinth-csi/plinth/driver/host/subvolume"
 )
 
-// slack is how many bytes a filesystem may keep for itself more than at first.
-const slack = 24 << 20
-
 // invariants: records = data on disk = mounts = loop devices = quota groups or
 // projects = reservations.
 // The process is started anew for it: what could not be freed while something
@@ -35,24 +31,25 @@ func (l *load) invariants(ctx context.Context) error {
 
 // records are those of what is there, and nothing is under way in them.
 func (l *load) records() error {
-	volumes, _ := l.all()
-	dir := filepath.Join(l.node.pool, ".plinth/volumes")
-	names, err := list(dir, ".json")
+	volumes, snapshots := l.all()
+	return errors.Join(
+		l.recordsOf("volumes", slices.Collect(maps.Keys(volumes))),
+		l.recordsOf("snapshots", slices.Collect(maps.Keys(snapshots))))
+}
+
+func (l *load) recordsOf(what string, want []string) error {
+	names, err := list(filepath.Join(l.node.pool, ".plinth", what), ".json")
 	if err != nil {
 		return err
 	}
-	errs := []error{same("records", names, slices.Collect(maps.Keys(volumes)))}
+	errs := []error{same("records of "+what, names, want)}
 	for _, name := range names {
-		data, err := os.ReadFile(filepath.Join(dir, name+".json"))
-		if err != nil {
-			return err
-		}
 		var r struct {
 			State  string `json:"state"`
 			GrowTo int64  `json:"growTo"`
 		}
-		if err := json.Unmarshal(data, &r); err != nil || r.State != "ready" || r.GrowTo != 0 {
-			errs = append(errs, fmt.Errorf("%w: record %s: %s (%v)", errHalf, name, data, err))
+		if err := l.readRecord(what, name, &r); err != nil || r.State != "ready" || r.GrowTo != 0 {
+			errs = append(errs, fmt.Errorf("%w: record %s of %s: %+v (%v)", errHalf, name, what, r, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -162,14 +159,44 @@ func (l *load) groups() error {
 			want = append(want, subvolume.GroupOf(0, id).String())
 		}
 	}
+	var gone int64 // bytes
 	for g, u := range groups {
-		// Those below 256 are the filesystem's own (linux/btrfs_tree.h). Simple
-		// quotas count bytes that a copy shares for whom they were written.
-		if g.Number() >= 256 && (u.Referenced == 0 || slices.Contains(want, g.String())) {
+		switch {
+		case g.Number() < 256: // the filesystem's own (linux/btrfs_tree.h)
+		case u.Referenced > 0 && !slices.Contains(want, g.String()):
+			gone += u.Referenced
+		default:
 			got = append(got, g.String())
 		}
 	}
-	return errors.Join(same("quota groups", got, want), limitsHaveSubvolumes(pool, want))
+	kept, err := l.copied()
+	if err == nil && gone > kept {
+		err = fmt.Errorf("%w: quota groups without a subvolume count %d bytes, and copies can share %d with them", errHalf, gone, kept)
+	}
+	return errors.Join(err, same("quota groups", got, want), limitsHaveSubvolumes(pool, want))
+}
+
+// copied is how many bytes the copies at most share with what is gone: simple
+// quotas count those for whom they were written, for as long as they are.
+func (l *load) copied() (sum int64, err error) {
+	volumes, snapshots := l.all()
+	var copies []string
+	for id, v := range volumes {
+		if v.made.From != "" {
+			copies = append(copies, filepath.Join("volumes", id))
+		}
+	}
+	for id := range snapshots {
+		copies = append(copies, filepath.Join("snapshots", id))
+	}
+	for _, name := range copies {
+		bytes, err := diskUsage(filepath.Join(l.node.pool, name))
+		if err != nil {
+			return 0, err
+		}
+		sum += bytes + metadata
+	}
+	return sum, nil
 }
 
 // limitLevel is where the backend's limits are where quotas are simple.
@@ -237,35 +264,6 @@ func (l *load) projects() error {
 		}
 	}
 	return same("quota projects", got, want)
-}
-
-// reservations: what can be provisioned is what could be at first, less what
-// is there.
-func (l *load) reservations(ctx context.Context) error {
-	if !l.enforced {
-		return nil // the free space, whatever was promised
-	}
-	now, err := l.node.csi.capacity(ctx)
-	if err != nil {
-		return err
-	}
-	volumes, snapshots := l.all()
-	want := l.atFirst
-	for _, v := range volumes {
-		want -= v.size
-	}
-	for _, v := range volumes {
-		if v.made.From != "" {
-			return nil
-		}
-	}
-	if len(snapshots) > 0 { // what copies share is promised otherwise; see when all is deleted
-		return nil
-	}
-	if now > want+slack || now < want-slack {
-		return fmt.Errorf("%w: %d bytes can be provisioned, want %d", errHalf, now, want)
-	}
-	return nil
 }
 
 // list names what is in a directory, without a suffix; one that is not there

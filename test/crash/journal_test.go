@@ -64,10 +64,16 @@ type volumeState struct {
 	made              op   // what it was created with
 	there             bool // acknowledged and not deleted
 	size              int64
+	beside            span           // bytes that it may hold beyond its size: those it shares (docs/design.md, "What is reserved")
 	slots             map[int]uint64 // by what seed each was written
 	staged, published bool
 	pending           *op // begun, and cut
 }
+
+// span is a number of bytes of which only the bounds are known.
+type span struct{ least, most int64 }
+
+func (s span) plus(bytes int64) span { return span{s.least + bytes, s.most + bytes} }
 
 // snapshotState is what is known of a snapshot.
 type snapshotState struct {
@@ -128,8 +134,11 @@ func (m *model) applyVolume(e entry) {
 	switch o.Kind {
 	case create:
 		v.there, v.size, v.slots = true, o.Size, map[int]uint64{}
-		if s := m.source(o); s != nil {
-			v.slots = maps.Clone(s.slots)
+		switch s := m.source(o); {
+		case s != nil && o.Clone:
+			v.slots, v.beside = maps.Clone(s.slots), s.beside.plus(s.size)
+		case s != nil:
+			v.slots, v.beside = maps.Clone(s.slots), span{0, s.size + s.beside.most}
 		}
 	case remove:
 		delete(m.volumes, o.ID)

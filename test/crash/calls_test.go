@@ -37,6 +37,12 @@ func (w *worker) call(ctx context.Context, o op) error {
 	case unstage:
 		_, err = c.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: o.ID, StagingTargetPath: w.staging(o.ID)})
 	case write:
+		if w.scribbles {
+			err = scribble(v, w.target(o.ID), o.Seed)
+		}
+		if err != nil {
+			return err
+		}
 		err = writeSlot(v, w.target(o.ID), o.Slot, o.Seed)
 	case snapshot:
 		err = w.snapshot(ctx, o)

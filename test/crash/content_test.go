@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // slotSize is how many bytes a slot of a volume holds: a file, or a stretch of
@@ -61,6 +63,31 @@ func writeSlot(v *volumeState, target string, slot int, seed uint64) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// Where scribbles go: a file, or a stretch of a block device beyond its slots.
+const (
+	scribbleName = "scribble"
+	scribbleAt   = 1 << 20
+	scribbleSize = 1 << 20
+)
+
+// scribble writes something that nobody needs, and begins to write it to the
+// disk, where nothing flushes it (sync_file_range(2)).
+func scribble(v *volumeState, target string, seed uint64) error {
+	path, flags, at := filepath.Join(target, scribbleName), os.O_WRONLY|os.O_CREATE, int64(0)
+	if v.made.Block {
+		path, flags, at = target, os.O_WRONLY, scribbleAt
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(bytes.Repeat(content(seed), scribbleSize/slotSize), at)
+	if err == nil {
+		err = unix.SyncFileRange(int(f.Fd()), at, scribbleSize, unix.SYNC_FILE_RANGE_WRITE)
+	}
+	return errors.Join(err, f.Close())
+}
+
 // verifySlots compares what a published volume holds with what it should.
 func verifySlots(v *volumeState, target string) error {
 	for slot, seed := range v.slots {
@@ -99,7 +126,7 @@ func onlySlots(v *volumeState, target string) error {
 				continue
 			}
 		}
-		if e.Name() != "lost+found" {
+		if e.Name() != "lost+found" && e.Name() != scribbleName {
 			return fmt.Errorf("%w: it holds %s, which nobody wrote", errLost, e.Name())
 		}
 	}

@@ -17,8 +17,19 @@ type disk struct {
 	mu   sync.Mutex
 	// unflushed are the writes since the last flush, in order.
 	unflushed []written
-	flushes   int
+	pieces    int // of them
+	fuse      fuse
+	dead      bool // it has no power: it takes nothing and answers nothing
 }
+
+// fuse cuts the power as soon as so many pieces are not flushed.
+type fuse struct {
+	pieces int // none: never
+	blow   func()
+}
+
+// errDead is a disk's only answer once it has no power.
+var errDead = errors.New("the disk has no power")
 
 type written struct {
 	at       int64
@@ -28,6 +39,9 @@ type written struct {
 func (d *disk) read(p []byte, at int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.dead {
+		return errDead
+	}
 	_, err := d.file.ReadAt(p, at)
 	return err
 }
@@ -35,20 +49,41 @@ func (d *disk) read(p []byte, at int64) error {
 func (d *disk) write(p []byte, at int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.dead {
+		return errDead
+	}
 	w := written{at: at, old: make([]byte, len(p)), new: append([]byte(nil), p...)}
 	if _, err := d.file.ReadAt(w.old, at); err != nil {
 		return err
 	}
 	d.unflushed = append(d.unflushed, w)
-	_, err := d.file.WriteAt(p, at)
-	return err
+	if _, err := d.file.WriteAt(p, at); err != nil {
+		return err
+	}
+	d.pieces += (len(p) + pieceSize - 1) / pieceSize
+	if d.fuse.pieces > 0 && d.pieces >= d.fuse.pieces {
+		d.dead = true
+		d.fuse.blow()
+		return errDead
+	}
+	return nil
 }
 
-func (d *disk) flush() {
+func (d *disk) flush() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.unflushed = nil
-	d.flushes++
+	if d.dead {
+		return errDead
+	}
+	d.unflushed, d.pieces = nil, 0
+	return nil
+}
+
+// arm gives the disk a fuse.
+func (d *disk) arm(f fuse) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fuse = f
 }
 
 // cut takes the power away: every piece that was not flushed is kept with this
@@ -70,6 +105,6 @@ func (d *disk) cut(r *rand.Rand, kept float64) (forgotten int, err error) {
 			err = errors.Join(err, e)
 		}
 	}
-	d.unflushed = nil
+	d.unflushed, d.pieces, d.fuse, d.dead = nil, 0, fuse{}, false
 	return forgotten, err
 }

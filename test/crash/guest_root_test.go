@@ -147,6 +147,9 @@ func runGuest(ctx context.Context, script []byte, j journal) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, w := range l.workers {
+		w.scribbles = true
+	}
 	return l.live(ctx, j, before, g.Last)
 }
 

@@ -79,10 +79,30 @@ func (l *load) work(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// tally counts what was acknowledged.
+type tally struct{ calls, snapshots, copies int }
+
+func (t *tally) count(e entry) {
+	if e.Phase != done || e.Op.Kind == reboot {
+		return
+	}
+	t.calls++
+	switch {
+	case e.Op.Kind == snapshot:
+		t.snapshots++
+	case e.Op.Kind == create && e.Op.From != "":
+		t.copies++
+	}
+}
+
+func (t *tally) String() string {
+	return fmt.Sprintf("%d calls acknowledged, of them %d snapshots and %d copies", t.calls, t.snapshots, t.copies)
+}
+
 // memory is a journal for cuts that the test itself survives.
 type memory struct {
 	mu           sync.Mutex
-	acknowledged int
+	acknowledged tally
 	last         []entry
 }
 
@@ -92,9 +112,7 @@ const keptEntries = 100
 func (m *memory) record(e entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e.Phase == done {
-		m.acknowledged++
-	}
+	m.acknowledged.count(e)
 	m.last = append(m.last, e)
 	m.last = m.last[max(0, len(m.last)-keptEntries):]
 	return nil
@@ -106,7 +124,7 @@ func (m *memory) mark() { _ = m.record(entry{Phase: "cut"}) }
 func (m *memory) String() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return fmt.Sprintf("%d calls acknowledged", m.acknowledged)
+	return m.acknowledged.String()
 }
 
 // tail is the end of the journal, for a failure.

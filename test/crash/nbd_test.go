@@ -136,11 +136,15 @@ func transmit(conn net.Conn, d *disk) error {
 			}
 			err = d.write(data, int64(q.At))
 		case nbdFlush:
-			d.flush()
+			err = d.flush()
 		case nbdDisc:
 			return nil
 		default:
 			err = fmt.Errorf("request %d", q.Type)
+		}
+		if errors.Is(err, errDead) {
+			_, err := io.Copy(io.Discard, conn) // until whoever asks has no power, too
+			return err
 		}
 		code := uint32(0)
 		if err != nil {

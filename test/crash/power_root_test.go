@@ -31,6 +31,7 @@ const (
 const (
 	bootLimit    = 6 * time.Minute
 	maxEntries   = 60
+	maxPieces    = 400 // that are not flushed
 	maxPowerLoad = 8 * time.Second
 	powerDisk    = 2 << 30 // bytes, sparse
 )
@@ -81,7 +82,11 @@ func TestPowerLoss(t *testing.T) {
 				lost.Add(1)
 				t.Fatalf("after %d cuts (%s=%d): %v", m.tried, seedEnv, seed, err)
 			}
-			t.Logf("%d cuts, %d entries in the journal, %d unflushed writes forgotten, %.0f s", m.tried, len(m.journal), m.forgotten, time.Since(began).Seconds())
+			var acknowledged tally
+			for _, e := range m.journal {
+				acknowledged.count(e)
+			}
+			t.Logf("%d cuts, %v, %d unflushed writes forgotten, %.0f s", m.tried, &acknowledged, m.forgotten, time.Since(began).Seconds())
 		})
 	}
 }
@@ -229,11 +234,17 @@ func (m *machine) listenToGuest(l net.Listener, power context.CancelCauseFunc) e
 			power(errors.New("it has found a fault"))
 			return errors.New(e.Op.ID)
 		case working:
-			after := time.Duration(m.rand.Int64N(int64(maxPowerLoad)))
-			if left = -1; m.rand.IntN(2) == 0 {
-				left, after = 1+m.rand.IntN(maxEntries), 4*maxPowerLoad
+			cut := func() { power(errCut) }
+			after := 4 * maxPowerLoad
+			switch left = -1; m.rand.IntN(4) {
+			case 0:
+				after = time.Duration(m.rand.Int64N(int64(maxPowerLoad)))
+			case 1:
+				left = 1 + m.rand.IntN(maxEntries)
+			default:
+				m.disk.arm(fuse{1 + m.rand.IntN(maxPieces), cut})
 			}
-			time.AfterFunc(after, func() { power(errCut) })
+			time.AfterFunc(after, cut)
 		default:
 			m.journal = append(m.journal, e)
 		}

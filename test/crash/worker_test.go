@@ -48,6 +48,7 @@ type worker struct {
 	next    int // number of the next volume or snapshot
 	// copies says what the pool can copy.
 	snapshots, clones bool
+	scribbles         bool // beside what it writes durably, so that a cut finds writes that are not
 }
 
 func (w *worker) staging(id string) string { return filepath.Join(w.node.dir, "use", id, "staging") }

@@ -211,8 +211,27 @@ func (p *pool) fill(ctx context.Context, r record, limit int64, progress backend
 	if p.backend.Abilities().Sharing == backend.SharesNothing {
 		p.seen.made(volumeKey(r.Spec.ID), info.Allocated)
 	}
+	if r.Beside, err = p.shares(ctx, r); err != nil {
+		return p.giveUp(ctx, r, err)
+	}
 	_, err = p.made(ctx, r, info, limit)
 	return err
+}
+
+// shares is what a copy that is there may hold beside its size. It was promised
+// all that its source could come to hold, and shares what that held at the cut:
+// not more than its source holds now, for bytes that it shares stay its
+// source's when that no longer needs them.
+func (p *pool) shares(ctx context.Context, r record) (int64, error) {
+	if r.Beside == 0 || r.From.Volume == "" { // of a snapshot it is known
+		return r.Beside, nil
+	}
+	src, err := p.records.get(r.From.Volume)
+	if err != nil {
+		return 0, err
+	}
+	held, err := p.mayHold(ctx, src.record)
+	return min(r.Beside, held), err
 }
 
 // awaitCopy waits for the copy that fills the volume of a request.

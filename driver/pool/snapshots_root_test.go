@@ -189,6 +189,29 @@ func TestFamiliesOnDisk(t *testing.T) {
 	}
 }
 
+// TestClonesOfClones: a clone is promised its size and what it shares, not all
+// that its source could come to hold, however long the chain.
+func TestClonesOfClones(t *testing.T) {
+	r := disk{realOptions(t, "btrfs", BackendBtrfs), volume.Filesystem}
+	m := open(t, r.o)
+	if _, err := m.Create(t.Context(), r.request("a", volume.Content{})); err != nil {
+		t.Fatal(err)
+	}
+	r.put(t, m, "a", 'x')
+	const metadata = 1 << 20 // at most, for each
+	for n, name := range []string{"b", "c", "d"} {
+		src := volume.ID([]string{"a", "b", "c"}[n])
+		if _, err := m.Create(t.Context(), r.request(name, volume.Content{Volume: src})); err != nil {
+			t.Fatal(err)
+		}
+		sum, volumes, err := m.slots()[0].pool.promised()
+		if most := int64(volumes)*(realSize+realContent+metadata) - realContent; err != nil || sum > most {
+			t.Errorf("%d volumes are promised %d bytes, want at most %d (%v)", volumes, sum, most, err)
+		}
+		r.require(t, m, volume.ID(name), 'x')
+	}
+}
+
 // TestAttachedWithoutReflinks: an image on ext4 is not copied while it is
 // attached; whoever asks is told so at once, and nothing is left.
 func TestAttachedWithoutReflinks(t *testing.T) {

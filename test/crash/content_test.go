@@ -14,12 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slotSize is how many bytes a slot of a volume holds: a file, or a stretch of
-// a block device.
-const slotSize = 32 << 10
-
-const slots = 6
-
 // content is what a slot holds that was written with a seed.
 func content(seed uint64) []byte {
 	var key [32]byte

@@ -56,6 +56,20 @@ type journal interface {
 	record(e entry) error
 }
 
+// slotSize is how many bytes a slot of a volume holds: a file, or a stretch of
+// a block device.
+const slotSize = 32 << 10
+
+// How much a worker has at a time.
+const (
+	slots        = 6 // of a volume
+	maxVolumes   = 3
+	maxSnapshots = 2
+)
+
+// metadata is how many bytes a volume's or snapshot's metadata takes at most.
+const metadata = 1 << 20
+
 // anything is what a slot holds whose write was cut.
 const anything uint64 = 1
 
@@ -64,16 +78,18 @@ type volumeState struct {
 	made              op   // what it was created with
 	there             bool // acknowledged and not deleted
 	size              int64
-	beside            span           // bytes that it may hold beyond its size: those it shares (docs/design.md, "What is reserved")
+	beside            int64          // bytes that it may hold beyond its size: those it shares
 	slots             map[int]uint64 // by what seed each was written
 	staged, published bool
 	pending           *op // begun, and cut
 }
 
-// span is a number of bytes of which only the bounds are known.
-type span struct{ least, most int64 }
+// kept is how many bytes one volume holds at most with all that its snapshots
+// and copies have kept of what it replaced.
+const kept = (1 + maxVolumes + maxSnapshots) * (slots*slotSize + metadata)
 
-func (s span) plus(bytes int64) span { return span{s.least + bytes, s.most + bytes} }
+// shares is how many bytes a copy of the volume shares at most.
+func (v *volumeState) shares() int64 { return min(v.size, kept) + v.beside }
 
 // snapshotState is what is known of a snapshot.
 type snapshotState struct {
@@ -134,11 +150,8 @@ func (m *model) applyVolume(e entry) {
 	switch o.Kind {
 	case create:
 		v.there, v.size, v.slots = true, o.Size, map[int]uint64{}
-		switch s := m.source(o); {
-		case s != nil && o.Clone:
-			v.slots, v.beside = maps.Clone(s.slots), s.beside.plus(s.size)
-		case s != nil:
-			v.slots, v.beside = maps.Clone(s.slots), span{0, s.size + s.beside.most}
+		if s := m.source(o); s != nil {
+			v.slots, v.beside = maps.Clone(s.slots), s.shares()
 		}
 	case remove:
 		delete(m.volumes, o.ID)

@@ -33,6 +33,7 @@ const (
 	maxEntries   = 60
 	maxPieces    = 400 // that are not flushed
 	maxPowerLoad = 8 * time.Second
+	maxCrashes   = 3 // of the emulator itself, in one machine's lives
 	powerDisk    = 2 << 30 // bytes, sparse
 )
 
@@ -100,6 +101,7 @@ type machine struct {
 	disk             *disk
 	journal          []entry
 	tried, forgotten int
+	crashes          int // of qemu
 }
 
 func (m *machine) run(ctx context.Context, mkfs []string, cuts int) error {
@@ -121,8 +123,12 @@ func (m *machine) run(ctx context.Context, mkfs []string, cuts int) error {
 			return err
 		}
 	}
-	m.guest.Last = true
-	return m.boot(ctx)
+	for m.guest.Last = true; !m.over(); {
+		if err := m.boot(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // boot is one life: until the power goes or, the last, until the machine is done.
@@ -171,7 +177,13 @@ func (m *machine) boot(ctx context.Context) error {
 	if err := <-served; err != nil {
 		return fmt.Errorf("serve the disk: %w", err)
 	}
-	if cause := context.Cause(ctx); !errors.Is(cause, errCut) && !m.over() {
+	cause := context.Cause(ctx)
+	if crashed(qemu) && m.crashes < maxCrashes { // as good as a cut
+		m.crashes++
+		m.t.Logf("qemu ended by itself: %v", ended)
+		cause = errCut
+	}
+	if !errors.Is(cause, errCut) && !m.over() {
 		console, _ := os.ReadFile(filepath.Join(m.dir, "output"))
 		return fmt.Errorf("the machine ended by itself: %v, %w: %s\n%s", ended, cause, &out, console[max(0, len(console)-4000):])
 	}
@@ -183,6 +195,12 @@ func (m *machine) boot(ctx context.Context) error {
 	m.forgotten += n
 	m.journal = append(m.journal, entry{done, op{Kind: reboot}})
 	return err
+}
+
+// crashed reports whether a program ended by a fault of its own.
+func crashed(c *exec.Cmd) bool {
+	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && (status.Signal() == syscall.SIGSEGV || status.Signal() == syscall.SIGABRT)
 }
 
 func (m *machine) over() bool {

@@ -17,12 +17,11 @@ import (
 	"github.com/plinth-csi/plinth/driver/host/subvolume"
 )
 
-const (
-	// slack is how many bytes a filesystem may keep for itself more than at first.
-	slack = 24 << 20
-	// metadata is how many bytes a volume's or snapshot's metadata takes at most.
-	metadata = 1 << 20
-)
+// slack is how many bytes a filesystem may keep for itself more than at first.
+const slack = 24 << 20
+
+// span is a number of bytes of which only the bounds are known.
+type span struct{ least, most int64 }
 
 // reservations: what is promised follows the rule of docs/design.md ("What is
 // reserved"), and what can be provisioned is what could be at first, less that.
@@ -49,12 +48,12 @@ func (l *load) reservations(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	for id, v := range volumes {
-		var beside span
+		may := span{v.size, v.size}
 		if simple {
-			beside = v.beside
+			may.most += v.beside
 		}
 		bytes, err := l.promisedVolume(id)
-		add("volume "+id, bytes, beside.plus(v.size), err)
+		add("volume "+id, bytes, may, err)
 	}
 	for id, s := range snapshots {
 		may, err := l.mayHold(id, s, simple)
@@ -92,10 +91,8 @@ func (l *load) mayHold(id string, s *snapshotState, simple bool) (span, error) {
 	bytes, err := diskUsage(path)
 	may := span{max(0, bytes-metadata), bytes + metadata}
 	if simple {
-		const others = maxVolumes + maxSnapshots
-		may.most += s.source.beside.most + others*(slots*slotSize+metadata)
+		may.most += s.source.shares()
 	}
-	may.most = min(may.most, s.source.size+s.source.beside.most+metadata)
 	return may, err
 }
 

@@ -21,12 +21,6 @@ var (
 	errCut = errors.New("cut")
 )
 
-// How much a worker has at a time.
-const (
-	maxVolumes   = 3
-	maxSnapshots = 2
-)
-
 // busyFor bounds how long a volume may be busy with what nobody asked for now.
 const busyFor = time.Minute
 

@@ -33,7 +33,7 @@ const (
 	maxEntries   = 60
 	maxPieces    = 400 // that are not flushed
 	maxPowerLoad = 8 * time.Second
-	maxCrashes   = 3 // of the emulator itself, in one machine's lives
+	maxCrashes   = 3       // of the emulator itself, in one machine's lives
 	powerDisk    = 2 << 30 // bytes, sparse
 )
 

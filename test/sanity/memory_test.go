@@ -22,6 +22,7 @@ func TestMemory(t *testing.T) {
 		t.Run(access, func(t *testing.T) {
 			t.Parallel()
 			s := suite{Address: serve(t), AccessType: access, Size: 1 << 30, ExpandTo: 2 << 30}
+			groupLife(t, s)
 			t.Logf("memory, %s: %s", access, run(t, s))
 		})
 	}

@@ -76,10 +76,13 @@ const noSnapshots = `should return snapshots? that match|new snapshots in the sn
 // take several volumes at one instant.
 const noGroups = `GroupController Service`
 
+// groups reports whether a pool can take several volumes at one instant.
+func (r row) groups() bool { return r.backend == "image" && r.disk.Type == "xfs" }
+
 // skips is what the backend of a row cannot do, as a regular expression.
 func (r row) skips() string {
 	switch {
-	case r.backend == "image" && r.disk.Type == "xfs":
+	case r.groups():
 		return r.lacks
 	case r.lacks == "":
 		return noGroups
@@ -130,6 +133,9 @@ func table(t *testing.T, rows []row) {
 			s.Parameters = map[string]string{"pool": "fast", "volumeType": "csi"}
 			if r.fsType != "" {
 				s.Parameters["csi.storage.k8s.io/fstype"] = r.fsType
+			}
+			if r.groups() {
+				groupLife(t, s)
 			}
 			n := run(t, s)
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.1f\n", r.backend, r.disk.Type, r.access, r.fsType, n.Passed, n.Failed, n.Skipped, time.Since(began).Seconds())

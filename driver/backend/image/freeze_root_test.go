@@ -137,6 +137,23 @@ func TestForeignFreeze(t *testing.T) {
 	if !errors.Is(err, volume.ErrBusy) || !errors.Is(err, unix.EBUSY) {
 		t.Errorf("Snapshot of a frozen volume: %v", err)
 	}
+	err = mount.WhileFrozen(major, minor, func() error {
+		c, err := b.Prepare(t.Context(), "source", "snap")
+		if err != nil {
+			return err
+		}
+		err = c.Freeze()
+		if e := errors.Join(c.Thaw(), c.Close(), b.RemoveSnapshot(t.Context(), "snap")); e != nil {
+			t.Error(e)
+		}
+		if writes(t, at, 100*time.Millisecond) {
+			t.Error("it was thawed by one of a group")
+		}
+		return err
+	})
+	if !errors.Is(err, volume.ErrBusy) || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("Freeze of a frozen volume: %v", err)
+	}
 	if left, err := os.ReadDir(filepath.Join(pool, ".plinth/tmp")); err != nil || len(left) != 0 {
 		t.Errorf(".plinth/tmp holds %v (%v)", left, err)
 	}

@@ -33,10 +33,22 @@ func FuzzRequests(f *testing.F) {
 		f.Add(uint8(n), marshal(f, seed))
 	}
 	f.Add(uint8(0), []byte{0xff})
+	parent := f.TempDir()
+	var now served
+	f.Cleanup(func() { now.close() })
 	f.Fuzz(func(t *testing.T, n uint8, data []byte) {
-		dir := t.TempDir()
+		if now.calls%callsOfOne == 0 {
+			now.close()
+			dir, err := os.MkdirTemp(parent, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			now = serve(t, dir)
+		}
+		now.calls++
+		now.mounter.t = t
 		called := false
-		for _, m := range serve(t, dir) {
+		for _, m := range now.methods {
 			if m.name != methodOf(int(n)) {
 				continue
 			}
@@ -48,8 +60,26 @@ func FuzzRequests(f *testing.F) {
 		if !called {
 			t.Fatalf("no method %q", methodOf(int(n)))
 		}
-		beside(t, dir)
+		beside(t, now.dir)
 	})
+}
+
+// callsOfOne is how many requests one driver gets. Opening a pool takes far
+// longer than a request; what earlier requests have made the later ones meet.
+const callsOfOne = 100
+
+// served is a driver that serves for a while.
+type served struct {
+	dir     string
+	methods []method
+	mounter *checker
+	calls   int
+}
+
+func (s served) close() {
+	if s.mounter != nil {
+		s.mounter.engine.Close()
+	}
 }
 
 // methodOf is the method that a seed, or any number, stands for.
@@ -112,9 +142,9 @@ func (r *registrar) RegisterService(d *grpc.ServiceDesc, service any) {
 	}
 }
 
-// serve is every method of a driver over a memory pool that has the volume
-// vol, the volume whose name is My/Disk, and the snapshot snap.
-func serve(t testing.TB, dir string) []method {
+// serve serves every method of a driver over a memory pool in dir that has the
+// volume vol, the volume whose name is My/Disk, and the snapshot snap.
+func serve(t testing.TB, dir string) served {
 	t.Helper()
 	path := filepath.Join(dir, "pool")
 	if err := os.Mkdir(path, 0o700); err != nil {
@@ -131,7 +161,6 @@ func serve(t testing.TB, dir string) []method {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(engine.Close)
 	for _, name := range []string{"vol", "My/Disk"} {
 		if _, err := engine.Create(t.Context(), volume.Request{Spec: volume.Spec{Size: 1 << 20, Mode: volume.Filesystem}, Name: name}); err != nil {
 			t.Fatal(err)
@@ -140,16 +169,17 @@ func serve(t testing.TB, dir string) []method {
 	if _, err := engine.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "snap", Volume: "vol"}); err != nil {
 		t.Fatal(err)
 	}
+	mounter := &checker{engine: engine, t: t}
 	s, err := driver.New(driver.Config{
 		Name: "csi.plinth.dev", Version: "v1", Node: "node-1", Endpoint: "unix:///run/fuzz.sock", Log: log,
-		Volumes: engine, Snapshots: engine, Modifier: engine, Health: engine, Mounter: &checker{engine: engine, t: t},
+		Volumes: engine, Snapshots: engine, Modifier: engine, Health: engine, Mounter: mounter,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &registrar{intercept: s.Intercept}
 	s.Register(r)
-	return r.methods
+	return served{dir: dir, methods: r.methods, mounter: mounter}
 }
 
 // checker is a Mounter that checks what it is given and mounts nothing.
@@ -225,7 +255,8 @@ func TestSeedsSucceed(t *testing.T) {
 	for n, seed := range seeds() {
 		name := methodOf(n)
 		seen[name] = true
-		for _, m := range serve(t, t.TempDir()) {
+		one := serve(t, t.TempDir())
+		for _, m := range one.methods {
 			if m.name != name {
 				continue
 			}
@@ -233,8 +264,11 @@ func TestSeedsSucceed(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+		one.close()
 	}
-	for _, m := range serve(t, t.TempDir()) {
+	one := serve(t, t.TempDir())
+	defer one.close()
+	for _, m := range one.methods {
 		if err := m.call(t.Context(), nil); !seen[m.name] && status.Code(err) != codes.Unimplemented {
 			t.Errorf("no seed for %s: %v", m.name, err)
 		}

@@ -176,21 +176,21 @@ func (l *load) groups() error {
 	return errors.Join(err, same("quota groups", got, want), limitsHaveSubvolumes(pool, want))
 }
 
-// copied is how many bytes the copies at most share with what is gone: simple
-// quotas count those for whom they were written, for as long as they are.
+// copied is how many bytes the copies hold, shared or not. They share no more
+// with what is gone, which simple quotas count for whom they were written.
 func (l *load) copied() (sum int64, err error) {
 	volumes, snapshots := l.all()
 	var copies []string
 	for id, v := range volumes {
 		if v.made.From != "" {
-			copies = append(copies, filepath.Join("volumes", id))
+			copies = append(copies, l.dataOf("volumes", id))
 		}
 	}
 	for id := range snapshots {
-		copies = append(copies, filepath.Join("snapshots", id))
+		copies = append(copies, l.dataOf("snapshots", id))
 	}
-	for _, name := range copies {
-		bytes, err := diskUsage(filepath.Join(l.node.pool, name))
+	for _, path := range copies {
+		bytes, err := diskUsage(path)
 		if err != nil {
 			return 0, err
 		}

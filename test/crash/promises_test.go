@@ -14,6 +14,8 @@ import (
 	"slices"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plinth-csi/plinth/driver/host/subvolume"
 )
 
@@ -60,7 +62,9 @@ func (l *load) reservations(ctx context.Context) error {
 		bytes, readErr := l.promisedSnapshot(id)
 		add("snapshot "+id, bytes, may, errors.Join(err, readErr))
 	}
-	if want := l.atFirst - promised; now > want+slack || now < want-slack {
+	foreign, err := l.indistinct()
+	errs = append(errs, err)
+	if want := l.atFirst - promised; now > want+slack || now < want-slack-foreign {
 		errs = append(errs, fmt.Errorf("%w: %d bytes can be provisioned, want %d: at first %d, and %d are promised to %q and %q", errHalf, now, want,
 			l.atFirst, promised, slices.Sorted(maps.Keys(volumes)), slices.Sorted(maps.Keys(snapshots))))
 	}
@@ -84,16 +88,31 @@ func (l *load) simpleQuotas() (bool, error) {
 // simple what its volume's quota said besides: bytes that the volume had
 // replaced and other copies of it kept, and what it shared itself.
 func (l *load) mayHold(id string, s *snapshotState, simple bool) (span, error) {
-	path := filepath.Join(l.node.pool, "snapshots", id)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		path += ".img"
-	}
-	bytes, err := diskUsage(path)
+	bytes, err := diskUsage(l.dataOf("snapshots", id))
 	may := span{max(0, bytes-metadata), bytes + metadata}
 	if simple {
 		may.most += s.source.shares()
 	}
 	return may, err
+}
+
+// indistinct is how many bytes of images that share with others may pass for
+// foreign: what a copy has written itself (docs/design.md, "What is foreign").
+func (l *load) indistinct() (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(l.node.pool, &fs); err != nil || fs.Type != unix.XFS_SUPER_MAGIC {
+		return 0, err
+	}
+	return l.copied()
+}
+
+// dataOf is where a volume or snapshot is.
+func (l *load) dataOf(what, id string) string {
+	path := filepath.Join(l.node.pool, what, id)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		path += ".img"
+	}
+	return path
 }
 
 // diskUsage is the bytes that a file, or all of a directory, takes, shared or

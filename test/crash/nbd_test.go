@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 )
 
 // The words of the NBD protocol that are needed to serve one disk
@@ -41,7 +42,7 @@ func serveNBD(conn net.Conn, d *disk, size int64) error {
 	if err == nil {
 		err = transmit(conn, d)
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		err = nil
 	}
 	return errors.Join(err, conn.Close())

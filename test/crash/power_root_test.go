@@ -31,7 +31,7 @@ const (
 const (
 	bootLimit    = 6 * time.Minute
 	maxEntries   = 60
-	maxPieces    = 400 // that are not flushed
+	maxPieces    = 200 // that are not flushed
 	maxPowerLoad = 8 * time.Second
 	maxCrashes   = 3       // of the emulator itself, in one machine's lives
 	powerDisk    = 2 << 30 // bytes, sparse

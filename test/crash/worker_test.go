@@ -174,6 +174,9 @@ func (w *worker) useVolume(ctx context.Context, id string) error {
 	}
 	if w.snapshots && len(w.model.snapshots) < maxSnapshots {
 		choices = append(choices, snapshot)
+		if !v.staged { // some pools copy nothing else
+			choices = append(choices, snapshot, snapshot)
+		}
 	}
 	o := op{Kind: choices[w.rand.IntN(len(choices))], ID: id}
 	switch o.Kind {

@@ -113,7 +113,7 @@ func (b *growBed) await(what string, done func(*corev1.PersistentVolumeClaim) bo
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer b.claims.RemoveEventHandler(h) //nolint:errcheck // the test ends
+	defer b.claims.RemoveEventHandler(h)
 	late := time.After(20 * time.Second)
 	var last *corev1.PersistentVolumeClaim
 	for {

@@ -15,7 +15,8 @@ import (
 // what it has for groups are refusals.
 func groupLife(t *testing.T, s suite) {
 	t.Helper()
-	conn, err := grpc.NewClient(s.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// The driver may not listen yet.
+	conn, err := grpc.NewClient(s.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	if err != nil {
 		t.Fatal(err)
 	}

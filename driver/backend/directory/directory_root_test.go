@@ -24,7 +24,11 @@ func TestQuotaNone(t *testing.T) {
 		t.Run(fsType, func(t *testing.T) {
 			backendtest.Run(t, backendtest.Harness{
 				New: func(t *testing.T) backendtest.Pool {
-					dir := loopfs.New(t, loopfs.Options{Type: fsType}).Dir
+					o := loopfs.Options{Type: fsType}
+					if fsType == "ext4" {
+						o.Mkfs = []string{"-N", "400000"} // for the hostile trees when they are whole
+					}
+					dir := loopfs.New(t, o).Dir
 					return backendtest.Pool{Dir: dir, Open: func() (backend.Opened, error) {
 						return Open(t.Context(), Options{Dir: dir, Quota: QuotaNone})
 					}, OpenCut: func(step func(string) error) (backend.Opened, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -185,18 +186,11 @@ func TestSteeredWhenAsked(t *testing.T) {
 	reports(t, m, "n1", image("two", "10Gi"))
 	volumeOn(t, m, "v1", "n1", "two", "xfs")
 	snapshotOf(t, m, "s1", cut(true))
-	b := prepare(t, m, delayedClass("sc", nil), readyNode("n1"))
+	b := setUp(t, m, delayedClass("sc", nil), readyNode("n1"))
 	b.provisioner.snapshots = knownSnapshots{"snap": {testDriver, "s1"}}
-	b.provisioner.patience = 0
-	ended := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { ended <- b.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	var wg sync.WaitGroup
+	wg.Go(func() { b.steering.run(t.Context()) })
+	t.Cleanup(wg.Wait)
 	w, err := b.client.CoreV1().PersistentVolumeClaims("default").Watch(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -167,8 +167,10 @@ const (
 	lastLook  = 200 * time.Millisecond
 )
 
-// Free removes the tree, waits until the project holds nothing, and takes its
-// limit away, which gives the number back.
+// Free takes the limits away, removes the tree and waits until the project
+// holds nothing of it. A file without a name keeps the number meanwhile: else
+// another pool on the filesystem might take it as soon as the tree is gone, and
+// what that one puts into it would be waited for as well.
 func (m *projects) Free(ctx context.Context, name string) error {
 	f, id, err := m.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -180,16 +182,33 @@ func (m *projects) Free(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Close(), m.plain.Free(ctx, name)); err != nil {
+	// The limits first: ext4 lets nothing into a project that is full.
+	if err := errors.Join(quota.SetLimits(f, id, quota.Limits{}), f.Close()); err != nil {
 		return err
 	}
+	holder, err := m.dir.OpenFile(layout.Tmp, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer holder.Close()
+	if err := quota.SetProject(holder, id); err != nil {
+		return err
+	}
+	if err := m.plain.Free(ctx, name); err != nil {
+		return err
+	}
+	if err := m.emptied(ctx, holder, id); err != nil {
+		return err
+	}
+	return quota.SetProject(holder, 0) // not when XFS gets to free the file
+}
+
+// emptied waits until the holder is all that is in a project.
+func (m *projects) emptied(ctx context.Context, holder *os.File, id quota.Project) error {
 	for wait := firstLook; ; wait = min(2*wait, lastLook) {
-		q, err := quota.Get(m.dir.File(), id)
-		if err != nil {
+		q, err := quota.Get(holder, id)
+		if err != nil || q.Inodes <= 1 {
 			return err
-		}
-		if q.Inodes == 0 {
-			return m.giveBack(id)
 		}
 		select {
 		case <-ctx.Done():

@@ -5,6 +5,7 @@ package chart
 import (
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -76,6 +77,8 @@ func TestRefused(t *testing.T) {
 		{"a disk that cannot be there", `pools: [{name: a, path: /var/lib/plinth/pools/a}]`, "requireMount: false"},
 		{"overcommit below one", `pools: [{name: a, path: /mnt/a, overcommit: 0.5}]`, "/pools/0/overcommit"},
 		{"reserve without a unit that is known", `pools: [{name: a, path: /mnt/a, reserve: 5x}]`, "/pools/0/reserve"},
+		{"a device that is none", `pools: [{name: a, path: /mnt/a, backend: device, devices: [sdb]}]`, "/pools/0/devices/0"},
+		{"a grace time without a unit", `pools: [{name: a, path: /mnt/a, quotaGrace: "24"}]`, "/pools/0/quotaGrace"},
 		{"class of an unknown pool", `storageClasses: [{name: a, pools: [fast]}]`, `there is no pool "fast"; the pools are: default`},
 		{"unknown volume type", `storageClasses: [{name: a, volumeType: nfs}]`, "/storageClasses/0/volumeType"},
 		{"two defaults", `storageClasses: [{name: a, default: true}, {name: b, default: true}]`, "only one can be the default, not a, b"},
@@ -87,6 +90,32 @@ func TestRefused(t *testing.T) {
 				t.Errorf("it is not refused with %q: %v\n%.500s", c.words, err, out)
 			}
 		})
+	}
+}
+
+// TestPoolsFile: the pools are in the file as they are in the values, with
+// every key that the file has (driver/pool/parse.go).
+func TestPoolsFile(t *testing.T) {
+	const values = `
+pools:
+- {name: dirs, path: /mnt/dirs, backend: directory, quota: project, quotaGrace: 24h, reserve: 5%, overcommit: 1.5, shared: true, requireMount: true}
+- {name: disks, path: /var/lib/plinth/pools/disks, backend: device, requireMount: false, devices: ["/dev/disk/by-id/nvme-eui.*", "/dev/sd[b-d]"]}
+`
+	var got, want any
+	for _, c := range all[corev1.ConfigMap](t, values, "ConfigMap") {
+		for name, text := range c.Data {
+			if name == "pools.yaml" {
+				if err := yaml.Unmarshal([]byte(text), &got); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(values), &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the file has %v, want %v", got, want)
 	}
 }
 

@@ -1,11 +1,13 @@
 package provisioner
 
 import (
+	"context"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
@@ -51,5 +53,16 @@ func TestLibrary(t *testing.T) {
 		if e.Type == watch.Deleted {
 			return
 		}
+	}
+}
+
+// TestEndsInItsStart: a controller that is ended while it starts ends orderly.
+func TestEndsInItsStart(t *testing.T) {
+	stopped := &wakeable{SharedIndexInformer: cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.PersistentVolumeClaim{}, 0, cache.Indexers{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	stopped.RunWithContext(ctx)
+	if err := stopped.AddIndexers(cache.Indexers{"uid": cache.MetaNamespaceIndexFunc}); err != nil {
+		t.Error(err)
 	}
 }

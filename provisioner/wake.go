@@ -27,6 +27,17 @@ func (w *wakeable) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler,
 	return w.SharedIndexInformer.AddEventHandlerWithResyncPeriod(h, resync)
 }
 
+// AddIndexers is how the library adds its index. Where it fails the library
+// ends the process, also when the informer has merely been stopped in an
+// orderly end that came early; nobody needs the index then.
+func (w *wakeable) AddIndexers(i cache.Indexers) error {
+	err := w.SharedIndexInformer.AddIndexers(i)
+	if w.IsStopped() {
+		return nil
+	}
+	return err
+}
+
 func (w *wakeable) wake(object any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

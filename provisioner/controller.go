@@ -129,6 +129,9 @@ func newController(cfg Config, client kubernetes.Interface, store ledger.Store) 
 		}
 		return nil, nil
 	}})
+	if err == nil {
+		err = c.claims.AddIndexers(cache.Indexers{byAwaited: awaited})
+	}
 	if err != nil {
 		return nil, err
 	}

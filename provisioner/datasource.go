@@ -17,6 +17,9 @@ import (
 // snapshotGroup is the API group of VolumeSnapshots.
 const snapshotGroup = "snapshot.storage.k8s.io"
 
+// claimKind is what a claim calls another one that it starts with.
+const claimKind = "PersistentVolumeClaim"
+
 // errSourceNotReady: what a claim starts with is not there yet. The claim is
 // tried again.
 var errSourceNotReady = errors.New("the source is not ready")
@@ -41,7 +44,7 @@ func (p *Provisioner) source(ctx context.Context, claim *corev1.PersistentVolume
 		group = *ref.APIGroup
 	}
 	switch {
-	case group == "" && ref.Kind == "PersistentVolumeClaim":
+	case group == "" && ref.Kind == claimKind:
 		return p.cloneSource(claim.Namespace, ref.Name)
 	case group == snapshotGroup && ref.Kind == "VolumeSnapshot":
 		return p.restoreSource(ctx, claim.Namespace, ref.Name)

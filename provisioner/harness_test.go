@@ -38,15 +38,21 @@ type bed struct {
 func setUp(t *testing.T, m *ledger.Memory, objects ...runtime.Object) *bed {
 	t.Helper()
 	b := prepare(t, m, objects...)
+	b.start()
+	return b
+}
+
+func (b *bed) start() {
+	b.t.Helper()
+	ctx := b.t.Context()
 	b.provisioner.patience, b.volumes.callPatience = time.Minute, time.Minute // a test that waits for nothing fails by its own limit
 	var wg sync.WaitGroup
-	wg.Go(func() { b.view.Run(t.Context()) })
-	b.factory.Start(t.Context().Done())
-	t.Cleanup(func() { wg.Wait(); b.factory.Shutdown() })
-	if !cache.WaitForCacheSync(t.Context().Done(), b.Ready) {
-		t.Fatal("caches do not fill")
+	wg.Go(func() { b.view.Run(ctx) })
+	b.factory.Start(ctx.Done())
+	b.t.Cleanup(func() { wg.Wait(); b.factory.Shutdown() })
+	if !cache.WaitForCacheSync(ctx.Done(), b.Ready) {
+		b.t.Fatal("caches do not fill")
 	}
-	return b
 }
 
 // setUpWhole runs all of a controller, with no patience.

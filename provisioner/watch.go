@@ -70,6 +70,7 @@ func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
 		p.parked.nodesChanged() // its bytes are free again
 	}
 	c.rouse(now)
+	c.nudge(awaitedVolume(now.Name))
 	c.expander.volumeChanged(now)
 }
 
@@ -80,6 +81,7 @@ func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
 	p.slow.answered(v.Spec.NodeName)
 	p.parked.nodesChanged()
 	c.rouse(v)
+	c.nudge(awaitedVolume(v.Name))
 	for _, pv := range p.freeing.take(v.Name) {
 		c.wakeVolume(pv)
 	}
@@ -140,6 +142,9 @@ func (c *Controller) classChanged(o any) {
 func (c *Controller) claimChanged(o any) {
 	c.steering.claimChanged(o)
 	c.expander.claimChanged(o)
+	if claim, ok := o.(*corev1.PersistentVolumeClaim); ok && claim.Status.Phase == corev1.ClaimBound {
+		c.nudge(awaitedClaim(claim.Namespace, claim.Name))
+	}
 }
 
 func (c *Controller) claimGone(o any) {
@@ -167,6 +172,7 @@ func (c *Controller) persistentGone(o any) {
 	if pv, ok := o.(*corev1.PersistentVolume); ok {
 		if name := volumeBehind(c.cfg.Driver, pv); name != "" {
 			c.chores.volume(name)
+			c.nudge(awaitedVolume(name))
 		}
 	}
 }

@@ -44,7 +44,7 @@ import (
 const (
 	// limit is how long a test waits for one thing before it calls it a
 	// fault. It is generous: a busy machine is no fault.
-	limit             = 2 * time.Minute
+	limit             = 4 * time.Minute
 	pollInterval      = 200 * time.Millisecond // of what has no watch
 	defaultKubeconfig = "/var/lib/plinth-cluster/plinth/kubeconfig"
 	fieldManager      = "plinth-e2e"

@@ -3,6 +3,7 @@ package provisioner
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -73,6 +74,9 @@ func (o *order) faults() []error {
 	if o.place.Mode == volume.Block && o.class.Type != v1alpha1.VolumeTypeCSI {
 		f = append(f, fmt.Errorf("volumeMode Block cannot be volumeType %s; use a StorageClass with volumeType csi", o.class.Type))
 	}
+	if o.class.Type == v1alpha1.VolumeTypeHostPath && onlyRead(o.place.AccessModes) {
+		f = append(f, errors.New("accessMode ReadOnlyMany cannot be volumeType hostPath, for nothing would keep its pods from writing; use a StorageClass with volumeType csi, or ReadWriteMany and readOnly in the pods"))
+	}
 	if o.place.Size <= 0 {
 		f = append(f, errors.New("spec.resources.requests.storage must be more than zero"))
 	}
@@ -86,6 +90,11 @@ func (o *order) faults() []error {
 		f = append(f, errors.New("volumeAttributesClassName is not supported yet"))
 	}
 	return f
+}
+
+// onlyRead says whether nobody is ever to write to a volume.
+func onlyRead(modes []volume.AccessMode) bool {
+	return len(modes) > 0 && !slices.ContainsFunc(modes, func(m volume.AccessMode) bool { return m != volume.ReadOnlyMany })
 }
 
 // intent is the PlinthVolume for an order that has a place.

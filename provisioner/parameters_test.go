@@ -93,6 +93,19 @@ func TestReadClaim(t *testing.T) {
 			fault: "volumeMode Block cannot be volumeType hostPath",
 		},
 		{
+			name: "nobody writes, over hostPath", class: map[string]string{"volumeType": "hostPath"},
+			claim: func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
+			},
+			fault: "accessMode ReadOnlyMany cannot be volumeType hostPath",
+		},
+		{
+			name: "nobody need write, over hostPath", class: map[string]string{"volumeType": "hostPath"},
+			claim: func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany, corev1.ReadWriteMany}
+			},
+		},
+		{
 			name:  "selector",
 			claim: func(c *corev1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} },
 			fault: "selector",

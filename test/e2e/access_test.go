@@ -42,11 +42,42 @@ func TestReadWriteMany(t *testing.T) {
 	}
 }
 
+// TestReadOnlyMany: two pods on two nodes read one claim, and neither can write
+// to it, though neither asks for a read-only mount.
+func TestReadOnlyMany(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	class := e.class(params{"pool": e.sharedPool()})
+	e.claim("source", class, "32Mi", access(corev1.ReadWriteMany))
+	e.pod("writer", "source")
+	await(e, pods, "writer", "ready", ready)
+	e.mustSh("writer", "echo here > /data/file && sync")
+	e.claim("data", class, "32Mi", access(corev1.ReadOnlyMany), cloning("source"))
+	for i, node := range e.nodeNames()[:2] {
+		reader := fmt.Sprint("reader-", i)
+		e.pod(reader, "data", onlyOn(node))
+		if got := await(e, pods, reader, "ready", ready).Spec.NodeName; got != node {
+			t.Errorf("pod %s is on %s, not %s", reader, got, node)
+		}
+		if got := e.mustSh(reader, "cat /data/file"); got != "here" {
+			t.Errorf("%s reads %q", reader, got)
+		}
+		for _, write := range []string{"echo mine > /data/file", "touch /data/new", "rm /data/file"} {
+			if out, err := e.sh(reader, write); err == nil {
+				t.Errorf("%s could %s: %s", reader, write, out)
+			}
+		}
+	}
+	if v := e.volumeOf("data"); v.pv.Spec.NodeAffinity != nil {
+		t.Errorf("the volume of a shared pool is bound to nodes: %+v", v.pv.Spec.NodeAffinity)
+	}
+}
+
 // TestReadWriteOncePod: while one pod has the claim, a second one stays
 // Pending; when the first is gone, it gets the data.
 func TestReadWriteOncePod(t *testing.T) {
 	t.Parallel()
-	for _, volumeType := range []string{"csi", "local"} {
+	for _, volumeType := range []string{"csi", "local", "hostPath"} {
 		t.Run(volumeType, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -31,12 +30,10 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/remotecommand"
 	watchtools "k8s.io/client-go/tools/watch"
 	"sigs.k8s.io/yaml"
 )
@@ -314,14 +311,23 @@ func (e *env) awaitEvent(r kind, name, reason string, words ...string) string {
 // eventually asks again and again about what has no watch.
 func (e *env) eventually(what string, done func() error) {
 	e.Helper()
+	if err := e.poll(done); err != nil {
+		e.Fatalf("%s: not so after %v: %v", what, limit, err)
+	}
+}
+
+// poll asks until done has nothing to complain of, and returns its last
+// complaint if that never comes.
+func (e *env) poll(done func() error) error {
 	var missing error
 	err := wait.PollUntilContextTimeout(e.ctx, pollInterval, limit, true, func(context.Context) (bool, error) {
 		missing = done()
 		return missing == nil, nil
 	})
 	if err != nil {
-		e.Fatalf("%s: not so after %v: %v", what, limit, missing)
+		return missing
 	}
+	return nil
 }
 
 // describe prints an object and its events for a failure's text.
@@ -347,54 +353,4 @@ func (e *env) describe(r kind, name string) string {
 		fmt.Fprintf(&b, "event %s %s (%s): %s\n", ev.Type, ev.Reason, cmp.Or(ev.ReportingController, ev.Source.Component), ev.Message)
 	}
 	return b.String()
-}
-
-// sh runs a shell command in a pod and returns its standard output. The error
-// carries all that it printed.
-func (e *env) sh(pod, script string) (string, error) {
-	url := e.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Command: []string{"sh", "-c", script}, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
-	x, err := remotecommand.NewWebSocketExecutor(e.config, "GET", url.String())
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(e.ctx, limit)
-	defer cancel()
-	var out, errs bytes.Buffer
-	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errs}); err != nil {
-		return "", fmt.Errorf("in pod %s: %s: %w\n%s%s", pod, script, err, &out, &errs)
-	}
-	return strings.TrimSpace(out.String()), nil
-}
-
-// mustSh is sh for a command that has to succeed.
-func (e *env) mustSh(pod, script string) string {
-	e.Helper()
-	out, err := e.sh(pod, script)
-	e.must(err, "run a command")
-	return out
-}
-
-// onNode runs a command on a node, in its mount and network namespaces.
-func (e *env) onNode(node string, command ...string) (string, error) {
-	e.Helper()
-	if e.binary == "" {
-		e.Skip("PLINTH_CLUSTER is not set: no way to look into a node")
-	}
-	var errs bytes.Buffer
-	cmd := exec.Command(e.binary, append([]string{"exec", node, "--"}, command...)...)
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("on node %s: %s: %w\n%s%s", node, strings.Join(command, " "), err, out, &errs)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-// mustOnNode is onNode for a command that has to succeed.
-func (e *env) mustOnNode(node string, command ...string) string {
-	e.Helper()
-	out, err := e.onNode(node, command...)
-	e.must(err, "run a command")
-	return out
 }

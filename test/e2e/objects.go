@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +27,7 @@ const image = "docker.io/library/busybox:1.37"
 
 // The kinds of object that the tests use.
 var (
+	namespaces   = kind{corev1.SchemeGroupVersion.WithResource("namespaces"), false}
 	pods         = kind{corev1.SchemeGroupVersion.WithResource("pods"), true}
 	claims       = kind{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), true}
 	events       = kind{corev1.SchemeGroupVersion.WithResource("events"), true}
@@ -190,32 +190,6 @@ func (v placed) paths() []string {
 	return []string{path.Join(v.pool.Path, "volumes", v.Name), path.Join(v.pool.Path, "volumes", v.Name+".img")}
 }
 
-// onDisk lists what the node still has of a volume: data, unfinished or
-// trashed data, record, loop device, mount.
-func (e *env) onDisk(v placed) []string {
-	e.Helper()
-	if e.binary == "" {
-		return nil // no way to look
-	}
-	script := fmt.Sprintf(`find %[1]s/volumes %[1]s/.plinth -name '*%[2]s*' -prune; `+
-		`grep -l %[2]s /sys/block/loop*/loop/backing_file; grep %[2]s /proc/self/mountinfo; true`, v.pool.Path, v.Name)
-	return strings.Fields(e.mustOnNode(v.Spec.NodeName, "sh", "-c", script))
-}
-
-// awaitFreed waits until PersistentVolume, PlinthVolume and every trace of the
-// volume on its node are gone.
-func (e *env) awaitFreed(v placed) {
-	e.Helper()
-	e.awaitGone(volumes, v.Name)
-	e.awaitGone(plinthVols, v.Name)
-	e.eventually("the bytes of "+v.Name+" are free on "+v.Spec.NodeName, func() error {
-		if left := e.onDisk(v); len(left) > 0 {
-			return fmt.Errorf("left: %v", left)
-		}
-		return nil
-	})
-}
-
 // poolOn reads the status of one pool.
 func (e *env) poolOn(node, pool string) v1alpha1.PoolStatus {
 	e.Helper()
@@ -290,46 +264,4 @@ func (e *env) plinthPods(component string) []corev1.Pod {
 		e.Fatalf("there is no %s pod of Plinth", component)
 	}
 	return l.Items
-}
-
-// removeAll removes what the test made and fails it if any of it stays: the
-// pods and claims with their namespace, the volumes, and last the classes.
-// The namespace itself takes its time, so that is waited for after all tests.
-func (e *env) removeAll() {
-	e.Helper()
-	mine := e.volumesOfTest()
-	e.must(e.kube.CoreV1().Namespaces().Delete(e.ctx, e.ns, metav1.DeleteOptions{}), "delete the namespace")
-	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64)}
-	e.must(e.kube.CoreV1().Pods(e.ns).DeleteCollection(e.ctx, now, metav1.ListOptions{}), "delete the pods")
-	e.eventually("the claims are gone", func() error {
-		if left := list[corev1.PersistentVolumeClaim](e, claims); len(left) > 0 {
-			return fmt.Errorf("%d are there, such as\n%s", len(left), e.describe(claims, left[0].Name))
-		}
-		return nil
-	})
-	for _, pv := range list[corev1.PersistentVolume](e, volumes) {
-		if r := pv.Spec.ClaimRef; r != nil && r.Namespace == e.ns && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRetain {
-			e.remove(volumes, pv.Name)
-			e.awaitGone(volumes, pv.Name)
-			e.remove(plinthVols, pv.Name)
-		}
-	}
-	for _, v := range append(mine, e.volumesOfTest()...) { // some may be newer
-		e.awaitFreed(v)
-	}
-	err := e.kube.StorageV1().StorageClasses().DeleteCollection(e.ctx, metav1.DeleteOptions{},
-		metav1.ListOptions{LabelSelector: testLabel + "=" + e.ns})
-	e.must(err, "delete the StorageClasses")
-}
-
-// volumesOfTest finds the volumes that were made for the test's claims.
-func (e *env) volumesOfTest() []placed {
-	e.Helper()
-	var mine []placed
-	for _, v := range list[v1alpha1.PlinthVolume](e, plinthVols) {
-		if v.Spec.ClaimNamespace == e.ns {
-			mine = append(mine, placed{PlinthVolume: v, pool: e.poolOn(v.Spec.NodeName, v.Spec.Pool)})
-		}
-	}
-	return mine
 }

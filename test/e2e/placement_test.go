@@ -7,102 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
-
-// capacities reads what is published for a class: bytes that can be
-// provisioned, by node. What every node reaches is under "".
-func (e *env) capacities(class string) (map[string]int64, error) {
-	l, err := e.kube.StorageV1().CSIStorageCapacities("").List(e.ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	found := map[string]int64{}
-	for _, c := range l.Items {
-		if c.StorageClassName != class || c.NodeTopology == nil {
-			continue
-		}
-		node := c.NodeTopology.MatchLabels[driverName+"/node"]
-		if _, twice := found[node]; twice {
-			return nil, fmt.Errorf("two CSIStorageCapacity objects for class %s and node %s", class, node)
-		}
-		if c.Capacity != nil {
-			found[node] = c.Capacity.Value()
-		}
-	}
-	return found, nil
-}
-
-// TestCapacityObjects: there is one for each class and node, it follows the
-// pool, and it goes with its class.
-func TestCapacityObjects(t *testing.T) { // alone: others change the pools too
-	e := newEnv(t)
-	const size = 64 << 20
-	p := params{"pool": e.pool("btrfs")}
-	class, names := e.class(p), e.nodeNames()
-	var before map[string]int64
-	e.eventually("capacity is published for every node", func() (err error) {
-		if before, err = e.capacities(class); err != nil {
-			return err
-		}
-		for _, n := range names {
-			if before[n] < size {
-				return fmt.Errorf("node %s offers %d bytes: %v", n, before[n], before)
-			}
-		}
-		return nil
-	})
-	for _, c := range list[storagev1.StorageClass](e, classes) {
-		if c.Provisioner != driverName {
-			continue
-		}
-		e.eventually("capacity of class "+c.Name+" is published for every node", func() error {
-			found, err := e.capacities(c.Name)
-			if _, everywhere := found[""]; err == nil && !everywhere && len(found) != len(names) {
-				err = fmt.Errorf("published are %v", found)
-			}
-			return err
-		})
-	}
-	e.claim("data", class, "64Mi")
-	home := e.volumeOf("data").Spec.NodeName
-	e.eventually("capacity shrinks on the volume's node alone", func() error {
-		now, err := e.capacities(class)
-		if err != nil {
-			return err
-		}
-		for _, n := range names {
-			want := before[n]
-			if n == home {
-				want -= size
-			}
-			if !nearly(now[n], want) {
-				return fmt.Errorf("node %s offers %d bytes, should offer %d; the volume is on %s", n, now[n], want, home)
-			}
-		}
-		return nil
-	})
-	e.remove(claims, "data")
-	e.eventually("capacity returns", func() error {
-		now, err := e.capacities(class)
-		if err == nil && !nearly(now[home], before[home]) {
-			err = fmt.Errorf("node %s offers %d bytes, offered %d before", home, now[home], before[home])
-		}
-		return err
-	})
-	e.remove(classes, class)
-	e.eventually("the objects go with their class", func() error {
-		left, err := e.capacities(class)
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("left: %v", left)
-		}
-		return err
-	})
-}
 
 // TestPlacedWhereSpaceIs: when all nodes but one are filled, pods and claims
 // go to that one, with either binding mode and for every volume type.
@@ -144,6 +54,86 @@ func TestPlacedWhereSpaceIs(t *testing.T) { // alone: it takes nearly all space
 	}
 }
 
+// TestRoomiestPool: of the pools that a class allows on the node, the one with
+// the most free space takes the volume, and an event and the PlinthVolume say
+// why; when it has become the fuller one, the other does.
+func TestRoomiestPool(t *testing.T) { // alone: others change the pools too
+	e := newEnv(t)
+	node := e.nodeNames()[0]
+	class := e.class(params{"pool": e.pool("btrfs") + ", " + e.pool("image")}, madeOn(node))
+	room := func(pool string) int64 { return available(e.poolOn(node, pool)) }
+	roomy, other := e.pool("btrfs"), e.pool("image")
+	if room(other) > room(roomy) {
+		roomy, other = other, roomy
+	}
+	// The first leaves the roomy pool with less than the other has.
+	for i, c := range []struct{ size, pool string }{{quantity(room(roomy) - room(other)/2), roomy}, {"16Mi", other}} {
+		claim := fmt.Sprint("claim-", i)
+		e.claim(claim, class, c.size)
+		v := e.volumeOf(claim)
+		if v.Spec.Pool != c.pool {
+			t.Errorf("claim %s of %s is in pool %s, where the most room was in %s", claim, c.size, v.Spec.Pool, c.pool)
+		}
+		why := e.awaitEvent(claims, claim, "VolumePlaced", "pool "+c.pool, "node "+node, "free", "best of")
+		if v.Annotations["plinth.dev/placed"] != why {
+			t.Errorf("the event says %q, the PlinthVolume %q", why, v.Annotations["plinth.dev/placed"])
+		}
+		await(e, plinthNodes, node, "reporting the volume", func(n *v1alpha1.PlinthNode) error {
+			if p := poolNamed(n, c.pool); p == nil || p.Reserved.Cmp(v.Spec.Size) < 0 {
+				return fmt.Errorf("pool %s is %+v", c.pool, p)
+			}
+			return nil
+		})
+	}
+}
+
+// TestAllowedTopologies: a class that names nodes, by themselves or by any
+// other label, is kept to them with both binding modes; a pod that goes
+// elsewhere stays Pending, and where no node is allowed the claim is told so.
+func TestAllowedTopologies(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	names := e.nodeNames()
+	only, pool := names[1], params{"pool": e.pool("btrfs")}
+	byName, byLabel := madeOn(only), within(corev1.LabelHostname, only)
+	for name, kept := range map[string]func(*storagev1.StorageClass){"name": byName, "label": byLabel} {
+		e.claim("at-once-"+name, e.class(pool, kept), "16Mi")
+		e.claim("waits-"+name, e.class(pool, waiting, kept), "16Mi")
+		e.pod("waits-"+name, "waits-"+name)
+		for _, claim := range []string{"at-once-" + name, "waits-" + name} {
+			if got := e.volumeOf(claim).Spec.NodeName; got != only {
+				t.Errorf("claim %s is on %s, its class allows %s", claim, got, only)
+			}
+		}
+	}
+	class := e.class(pool, waiting, byName)
+	e.eventually("capacity is published for the allowed node alone", func() error {
+		found, err := e.capacities(class)
+		if err == nil && (len(found) != 1 || found[only] == 0) {
+			err = fmt.Errorf("published are %v", found)
+		}
+		return err
+	})
+	e.claim("far", class, "16Mi")
+	e.pod("far", "far", onlyOn(names[0]))
+	e.awaitEvent(pods, "far", "FailedScheduling")
+	e.claim("nowhere", e.class(pool, within("topology.kubernetes.io/zone", "no-such-zone")), "16Mi")
+	e.awaitEvent(claims, "nowhere", "ProvisioningFailed", "allowedTopologies")
+	for _, claim := range []string{"far", "nowhere"} {
+		if c := get[corev1.PersistentVolumeClaim](e, claims, claim); c.Status.Phase != corev1.ClaimPending {
+			t.Errorf("claim %s is %s", claim, c.Status.Phase)
+		}
+	}
+}
+
+// within has the class allow the nodes with a label of that value.
+func within(label, value string) func(*storagev1.StorageClass) {
+	return func(c *storagev1.StorageClass) {
+		c.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+			{Key: label, Values: []string{value}}}}}
+	}
+}
+
 // nearly leaves a filesystem a little for its own books.
 func nearly(a, b int64) bool {
 	const slack = 2 << 20
@@ -161,34 +151,4 @@ func available(p v1alpha1.PoolStatus) int64 {
 // quantity writes bytes as a claim does.
 func quantity(bytes int64) string {
 	return apiresource.NewQuantity(bytes, apiresource.BinarySI).String()
-}
-
-// TestExactFit: claims of pods that fill every node to the last volume are all
-// bound, though the scheduler, which looks at one claim at a time, sends too
-// many to one node at first; none is promised twice.
-func TestExactFit(t *testing.T) { // alone: it takes all space
-	const each = 8
-	e := newEnv(t)
-	p := params{"pool": e.pool("btrfs")}
-	names := e.nodeNames()
-	size := int64(1) << 62
-	for _, n := range names {
-		size = min(size, available(e.poolOn(n, p["pool"]))/each)
-	}
-	size -= 1 << 20 // for the filesystem's own books
-	class := e.class(p, waiting)
-	for i := range each * len(names) {
-		claim := fmt.Sprint("fit-", i)
-		e.claim(claim, class, quantity(size))
-		e.pod(claim, claim, withoutGrace)
-	}
-	count := map[string]int{}
-	for i := range each * len(names) {
-		count[e.volumeOf(fmt.Sprint("fit-", i)).Spec.NodeName]++
-	}
-	for _, n := range names {
-		if count[n] != each {
-			t.Errorf("node %s has %d volumes, has room for %d: %v", n, count[n], each, count)
-		}
-	}
 }

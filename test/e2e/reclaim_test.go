@@ -119,7 +119,7 @@ func TestRetain(t *testing.T) {
 			if pvol := get[v1alpha1.PlinthVolume](e, plinthVols, v.Name); pvol == nil || pvol.DeletionTimestamp != nil {
 				t.Fatalf("PlinthVolume %s went with its PersistentVolume: %+v", v.Name, pvol)
 			}
-			e.remove(plinthVols, v.Name)
+			e.removeRetained(v.Name)
 			e.awaitFreed(v)
 		})
 	}

@@ -56,6 +56,14 @@ func TestRefused(t *testing.T) {
 		{name: "block with local", params: image("volumeType", "local"), change: block, words: []string{"Block", "local", "csi"}},
 		{name: "ReadWriteMany with local", params: func(e *env) params { return params{"pool": e.sharedPool(), "volumeType": "local"} },
 			change: access(corev1.ReadWriteMany), words: []string{"ReadWriteMany", "POOL"}},
+		{name: "ReadWriteOnce and ReadWriteMany on a node-local pool", params: with(), change: func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce, corev1.ReadWriteMany}
+		}, words: []string{"ReadWriteMany", "POOL", "shared"}},
+		{name: "ReadWriteMany on an image", params: image(), change: access(corev1.ReadWriteMany), words: []string{"ReadWriteMany", "POOL", "ReadWriteOnce", "shared"}},
+		{name: "ReadOnlyMany with local", params: func(e *env) params { return params{"pool": e.sharedPool(), "volumeType": "local"} },
+			change: access(corev1.ReadOnlyMany), words: []string{"ReadOnlyMany", "POOL", "csi"}},
+		{name: "ReadOnlyMany with hostPath", params: func(e *env) params { return params{"pool": e.sharedPool(), "volumeType": "hostPath"} },
+			change: access(corev1.ReadOnlyMany), words: []string{"ReadOnlyMany", "hostPath", "csi"}},
 		{name: "block with hostPath", params: image("volumeType", "hostPath"), change: block, words: []string{"Block", "hostPath", "csi"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

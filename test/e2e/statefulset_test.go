@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -68,8 +69,8 @@ func TestStatefulSet(t *testing.T) {
 				if got := typeOf(v.pv); got != c.volumeType {
 					t.Errorf("PersistentVolume %s is of type %s, not %s", v.Name, got, c.volumeType)
 				}
-				if v.pv.Spec.NodeAffinity == nil {
-					t.Errorf("PersistentVolume %s of a node-local pool has no node affinity", v.Name)
+				if got := nodesOf(v.pv); !slices.Equal(got, []string{v.Spec.NodeName}) {
+					t.Errorf("PersistentVolume %s of a pool of node %s lets itself be used on %v", v.Name, v.Spec.NodeName, got)
 				}
 			}
 		})
@@ -89,6 +90,21 @@ func TestSample(t *testing.T) {
 		}
 	}
 	t.Fatal("the sample has no StatefulSet")
+}
+
+// nodesOf are the nodes that a PersistentVolume's node affinity names.
+func nodesOf(pv *corev1.PersistentVolume) []string {
+	var names []string
+	if a := pv.Spec.NodeAffinity; a != nil && a.Required != nil {
+		for _, term := range a.Required.NodeSelectorTerms {
+			for _, x := range term.MatchExpressions {
+				if x.Key == driverName+"/node" && x.Operator == corev1.NodeSelectorOpIn {
+					names = append(names, x.Values...)
+				}
+			}
+		}
+	}
+	return names
 }
 
 // typeOf names the volume type of a PersistentVolume.

@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -27,13 +28,17 @@ import (
 //     one is known of a volume that was not made, and of those that this
 //     process wrote. Any other is marked as retained, for whoever adopts it;
 //     so is one whose PersistentVolume was deleted and its data kept.
+//   - A volume of a shared pool whose node is gone is given to another node
+//     that has the pool, to be grown and freed.
 type chores struct {
 	view   *ledger.View
 	lookup lookups
 	nodes  corelisters.NodeLister
 	rest   *resting
-	queue  workqueue.TypedRateLimitingInterface[chore]
-	log    *slog.Logger
+	// heir names a node that serves a shared pool, "" if there is none.
+	heir  func(pool string) string
+	queue workqueue.TypedRateLimitingInterface[chore]
+	log   *slog.Logger
 }
 
 type chore struct{ kind, name string }
@@ -44,9 +49,9 @@ const (
 	choreVolume = "volume"
 )
 
-func newChores(view *ledger.View, lookup lookups, nodes corelisters.NodeLister, rest *resting, log *slog.Logger) *chores {
+func newChores(view *ledger.View, lookup lookups, nodes corelisters.NodeLister, rest *resting, heir func(pool string) string, log *slog.Logger) *chores {
 	return &chores{
-		view: view, lookup: lookup, nodes: nodes, rest: rest, log: log,
+		view: view, lookup: lookup, nodes: nodes, rest: rest, heir: heir, log: log,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[chore](firstRetry, lastRetry)),
 	}
 }
@@ -86,6 +91,9 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 		return c.own(ctx, todo.name)
 	}
 	v, ok := c.view.Volume(todo.name)
+	if ok && v.Spec.Shared && orNil(c.nodes.Get(v.Spec.NodeName)) == nil {
+		return c.bequeath(ctx, v)
+	}
 	if !ok || v.DeletionTimestamp != nil || v.Spec.Retained || !c.orphan(v) {
 		return nil
 	}
@@ -102,6 +110,20 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 	}
 	c.log.Info("a volume that nobody was given is taken back: its claim is gone", logVolume, v.Name, logClaim, v.Spec.ClaimNamespace+"/"+v.Spec.ClaimName)
 	return c.view.DeleteVolume(ctx, v)
+}
+
+// bequeath gives a volume of a shared pool to another node.
+func (c *chores) bequeath(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	heir := c.heir(v.Spec.Pool)
+	if heir == "" {
+		return fmt.Errorf("node %s is gone, and no other serves the shared pool %s", v.Spec.NodeName, v.Spec.Pool)
+	}
+	c.log.Info("a volume of a shared pool goes to another node", logVolume, v.Name, logNode, heir)
+	_, err := c.view.MoveVolume(ctx, v, heir)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // orphan: made for a claim that is gone, and without a PersistentVolume.

@@ -13,7 +13,8 @@ import (
 )
 
 // Delete implements controller.Provisioner. It returns nil once the node has
-// freed the bytes and the PlinthVolume is gone. Where that takes long the
+// freed the bytes and the PlinthVolume is gone, or once that is marked if its
+// node is (see lost). Where that takes long the
 // call is ignored, which costs no event and no back-off, and the end of the
 // PlinthVolume wakes the PersistentVolume.
 func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) error {
@@ -35,11 +36,14 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 			return err
 		}
 	}
+	if p.lost(v) {
+		return nil
+	}
 	if v, err = p.await(ctx, v, cached, p.patience, gone); err != nil || gone(v) {
 		return err
 	}
 	p.freeing.add(name, pv.Name)
-	if _, there := p.view.Volume(name); !there {
+	if _, there := p.view.Volume(name); !there || p.lost(v) {
 		p.freeing.take(name)
 		return nil
 	}

@@ -73,7 +73,7 @@ func TestDelete(t *testing.T) {
 			made(t, m, "c", "n1")
 			made(t, m, "owned", "n1")
 			(&fakeNode{name: "n1", answer: silent, keeps: tc.keeps}).run(t, m)
-			b := setUp(t, m, csiVolume("pvc-uid-owned", testDriver, "pvc-uid-owned"))
+			b := setUp(t, m, csiVolume("pvc-uid-owned", testDriver, "pvc-uid-owned"), readyNode("n1"))
 			if tc.keeps {
 				b.provisioner.patience = 0
 			}
@@ -99,7 +99,7 @@ func TestDelete(t *testing.T) {
 func TestDeleteSlowly(t *testing.T) {
 	m := &ledger.Memory{}
 	made(t, m, "c", "n1")
-	b := setUp(t, m)
+	b := setUp(t, m, readyNode("n1"))
 	w := b.listen()
 	b.provisioner.patience = 0
 	pv := csiVolume("pvc-uid-c", testDriver, "pvc-uid-c")

@@ -91,7 +91,7 @@ func (s *Snapshots) DeleteSnapshot(ctx context.Context, id volume.ID) error {
 	if err != nil {
 		return err
 	}
-	if err := s.view.DeleteSnapshot(ctx, o); err != nil {
+	if err := s.view.DeleteSnapshot(ctx, o); err != nil || s.lostSnapshot(o) {
 		return err
 	}
 	if o, err = s.awaitSnapshot(ctx, o, cached, func(o *v1alpha1.PlinthSnapshot) bool {

@@ -78,7 +78,7 @@ func TestSnapshots(t *testing.T) {
 	volumeOn(t, m, "v1", "n1", "fast", "xfs")
 	volumeOn(t, m, "v2", "n1", "fast", "")
 	cuts(t, m, "n1", cut(true))
-	s := setUp(t, m).snaps()
+	s := setUp(t, m, readyNode("n1")).snaps()
 	r := volume.SnapshotRequest{Name: "Snapshot A", Volume: "v1"}
 	first, err := s.CreateSnapshot(t.Context(), r)
 	if err != nil {
@@ -135,7 +135,7 @@ func TestSnapshotRefused(t *testing.T) {
 			m := &ledger.Memory{}
 			volumeOn(t, m, "v1", "n1", "fast", "")
 			cuts(t, m, "n1", v1alpha1.PlinthSnapshotStatus{Reason: c.reason, Message: "the node says so"})
-			s := setUp(t, m).Snapshots()
+			s := setUp(t, m, readyNode("n1")).Snapshots()
 			if c.kept {
 				s.callPatience = time.Second / 2
 			}

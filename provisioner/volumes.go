@@ -76,7 +76,8 @@ func (s *Volumes) findOrWrite(ctx context.Context, name string, r volume.Request
 	return v, cached, same(v, r)
 }
 
-// Delete returns once the bytes are free; a volume that is not there is no error.
+// Delete returns once the bytes are free, or once that is intended if the node
+// is gone (see lost); a volume that is not there is no error.
 func (s *Volumes) Delete(ctx context.Context, id volume.ID) error {
 	v, cached, err := s.read(ctx, id)
 	if errors.Is(err, volume.ErrNotFound) {
@@ -85,7 +86,7 @@ func (s *Volumes) Delete(ctx context.Context, id volume.ID) error {
 	if err != nil {
 		return err
 	}
-	if err := s.view.DeleteVolume(ctx, v); err != nil {
+	if err := s.view.DeleteVolume(ctx, v); err != nil || s.lost(v) {
 		return err
 	}
 	v, err = s.await(ctx, v, cached, s.callPatience, func(v *v1alpha1.PlinthVolume) bool {

@@ -80,7 +80,7 @@ func TestVolumesCreate(t *testing.T) {
 func TestVolumesExpand(t *testing.T) {
 	m := &ledger.Memory{}
 	v := made(t, m, "c", "n1")
-	b := setUp(t, m)
+	b := setUp(t, m, readyNode("n1"))
 	grows := true
 	(&fakeNode{name: "n1", answer: silent}).run(t, m)
 	node := func(v *v1alpha1.PlinthVolume) {

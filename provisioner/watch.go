@@ -109,10 +109,15 @@ func (c *Controller) reportGone(n *v1alpha1.PlinthNode) {
 }
 
 func (c *Controller) nodeChanged(was, now any) {
+	if t, ok := was.(cache.DeletedFinalStateUnknown); ok {
+		was = t.Obj
+	}
 	before, _ := was.(*corev1.Node)
 	after, _ := now.(*corev1.Node)
 	if after != nil {
 		c.chores.node(after.Name)
+	} else if before != nil {
+		c.nodeGone(before.Name)
 	}
 	if before != nil && after != nil && equality.Semantic.DeepEqual(before.Labels, after.Labels) && away(before) == away(after) {
 		return

@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -111,6 +112,8 @@ const (
 	lastRetry  = 30 * time.Second
 	// gather is how long changes are gathered before the node is published.
 	gather = 400 * time.Millisecond
+	// burial bounds how long a node that comes back frees before it serves.
+	burial = time.Minute
 	// refresh is how often the space that others use is looked at.
 	refresh = 5 * time.Minute
 )
@@ -206,6 +209,7 @@ func (a *Agent) Run(ctx context.Context) {
 		return
 	}
 	a.compare(ctx)
+	a.bury(ctx)
 	wg.Go(func() { a.publishing(ctx) })
 	for range a.cfg.Workers {
 		wg.Go(func() { a.work(ctx) })
@@ -323,6 +327,36 @@ func (a *Agent) compare(ctx context.Context) {
 	a.strangers = strangers
 	a.mu.Unlock()
 	a.changed()
+}
+
+// bury is for a node that was declared gone and has come back: its PlinthNode
+// went with its Node. What was deleted meanwhile has let its
+// claims and PersistentVolumes go without waiting for their bytes, so those
+// are freed before the node offers any. What cannot be freed yet, or takes too
+// long, is still in the queue.
+func (a *Agent) bury(ctx context.Context) {
+	if _, known, err := a.node.GetStore().GetByKey(a.cfg.Node); known || err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, burial)
+	defer cancel()
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, a.cfg.Workers)
+	for kind, informer := range map[kind]cache.SharedIndexInformer{aSnapshot: a.snapshots, aVolume: a.volumes} {
+		for _, o := range informer.GetStore().List() {
+			object, err := meta.Accessor(o)
+			if err != nil || object.GetDeletionTimestamp() == nil {
+				continue
+			}
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				err := a.do(ctx, item{kind, object.GetName()})
+				a.cfg.Log.Info("deleted while this node was gone", string(kind), object.GetName(), logError, err)
+			})
+		}
+	}
+	wg.Wait()
 }
 
 func (a *Agent) checkAll() {

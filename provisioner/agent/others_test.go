@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -60,5 +61,38 @@ func TestOthersAreLeftAlone(t *testing.T) {
 				t.Error("another's volume was deleted")
 			}
 		})
+	}
+}
+
+// A node that comes back after it was declared gone frees what was deleted
+// meanwhile before it offers anything.
+func TestBury(t *testing.T) {
+	m, e := &ledger.Memory{}, newEngine()
+	_, stop := start(t, m, e)
+	for _, name := range []string{"dead", "living"} {
+		add(t, m, intent(name, v1alpha1.VolumeTypeCSI))
+		untilVolume(t, m, name, isReady)
+	}
+	untilNode(t, m, func(n *v1alpha1.PlinthNode) bool { return n != nil })
+	stop()
+	v, err := m.GetVolume(t.Context(), "dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.DeleteVolume(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	m.DeleteNode("n1")
+	e.mu.Lock()
+	e.fails["delete"] = errors.New("busy") // the queue has it, too
+	e.mu.Unlock()
+	start(t, m, e)
+	untilNode(t, m, func(n *v1alpha1.PlinthNode) bool { return n != nil })
+	if e.count("delete dead") == 0 {
+		t.Error("the node was published before anything of what was deleted was freed")
+	}
+	untilVolume(t, m, "dead", isGone)
+	if e.has("dead") || !e.has("living") {
+		t.Errorf("there is of the dead %t, of the living %t", e.has("dead"), e.has("living"))
 	}
 }

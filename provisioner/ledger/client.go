@@ -87,6 +87,18 @@ func (c *Client) AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to 
 	return out, wrap(err, "assigning PlinthVolume", v.Name)
 }
 
+// MoveVolume has another node look after v, which is in a shared pool; the API
+// server refuses it for any other. Conflict if v is not the newest.
+func (c *Client) MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error) {
+	patch := map[string]any{
+		"metadata": map[string]any{"uid": v.UID, "resourceVersion": v.ResourceVersion},
+		"spec":     map[string]any{"nodeName": node},
+	}
+	out := &v1alpha1.PlinthVolume{}
+	err := c.patch(ctx, volumes, v.Name, patch, out)
+	return out, wrap(err, "moving PlinthVolume", v.Name)
+}
+
 // DeleteVolume asks for the deletion of v, by name and UID. The object is
 // gone only once its node has freed the bytes. An absent one is no error.
 func (c *Client) DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error {

@@ -84,6 +84,17 @@ func (m *Memory) AssignVolume(_ context.Context, v *v1alpha1.PlinthVolume, to Ho
 	})
 }
 
+// MoveVolume implements Store.
+func (m *Memory) MoveVolume(_ context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error) {
+	return m.changeVolume("MoveVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
+		if !o.Spec.Shared {
+			return apierrors.NewBadRequest("where a volume is never changes")
+		}
+		o.Spec.NodeName = node
+		return nil
+	})
+}
+
 // DeleteVolume implements Store.
 func (m *Memory) DeleteVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
 	_, err := m.changeVolume("DeleteVolume", v, false, marked[v1alpha1.PlinthVolume])

@@ -3,10 +3,8 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -79,14 +77,8 @@ func (e *env) notStarted(before *corev1.Pod) {
 // powerCut ends a node at once and boots it again.
 func (e *env) powerCut(node string) {
 	e.Helper()
-	for _, verb := range []string{"kill", "start"} {
-		var out bytes.Buffer
-		cmd := exec.Command(e.binary, "node", verb, node)
-		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := cmd.Run(); err != nil {
-			e.Fatalf("%s node %s: %v\n%s", verb, node, err, &out)
-		}
-	}
+	e.power("kill", node)
+	e.power("start", node)
 }
 
 // refusing makes a pools file in which one pool is wrong, and so not served.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -84,14 +85,22 @@ func (s *nodeServer) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolu
 	}
 	id, err := resolve(ctx, s.mounter, req.GetVolumeId())
 	if err != nil {
-		return nil, err
+		return nil, s.notHere(err)
 	}
 	// What a single consumer may not write is decided when it is published.
 	use.ReadOnly = false
 	if err := s.mounter.Stage(ctx, id, staging, use); err != nil {
-		return nil, err
+		return nil, s.notHere(err)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// notHere says what a volume that this node does not have may be for.
+func (s *nodeServer) notHere(err error) error {
+	if !errors.Is(err, volume.ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("%w: no pool of node %s has it; the handle is wrong, or the volume is on another node and its consumer has to run there", err, s.node)
 }
 
 func (s *nodeServer) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {

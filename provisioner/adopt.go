@@ -12,14 +12,10 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
 
+// The annotations of adoption.
 const (
-	// AnnotationAdopt on a claim names the retained PlinthVolume that it is to
-	// have, with its data.
-	AnnotationAdopt = "plinth.dev/adopt"
-	// AnnotationAdopters on a PlinthVolume lists, separated by commas, the
-	// namespaces whose claims may adopt it beside that of its last claim. Only
-	// administrators can set it.
-	AnnotationAdopters = "plinth.dev/adopters"
+	AnnotationAdopt    = v1alpha1.AnnotationAdopt
+	AnnotationAdopters = v1alpha1.AnnotationAdopters
 )
 
 // adopt gives an order the retained volume that its claim names.

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,7 +31,10 @@ import (
 //     so is one whose PersistentVolume was deleted and its data kept.
 //   - A volume of a shared pool whose node is gone is given to another node
 //     that has the pool, to be grown and freed.
+//   - What administrators write by hand is followed, or contradicted (static.go).
 type chores struct {
+	driver string
+	events record.EventRecorder
 	view   *ledger.View
 	lookup lookups
 	nodes  corelisters.NodeLister
@@ -45,13 +49,14 @@ type chore struct{ kind, name string }
 
 // The kinds of chores.
 const (
-	choreNode   = "node"
-	choreVolume = "volume"
+	choreNode       = "node"
+	choreVolume     = "volume"
+	chorePersistent = "persistentVolume"
 )
 
-func newChores(view *ledger.View, lookup lookups, nodes corelisters.NodeLister, rest *resting, heir func(pool string) string, log *slog.Logger) *chores {
+func newChores(driver string, events record.EventRecorder, view *ledger.View, lookup lookups, nodes corelisters.NodeLister, rest *resting, heir func(pool string) string, log *slog.Logger) *chores {
 	return &chores{
-		view: view, lookup: lookup, nodes: nodes, rest: rest, heir: heir, log: log,
+		driver: driver, events: events, view: view, lookup: lookup, nodes: nodes, rest: rest, heir: heir, log: log,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[chore](firstRetry, lastRetry)),
 	}
 }
@@ -87,22 +92,30 @@ func (c *chores) run(ctx context.Context) {
 }
 
 func (c *chores) do(ctx context.Context, todo chore) error {
-	if todo.kind == choreNode {
+	switch todo.kind {
+	case choreNode:
 		return c.own(ctx, todo.name)
+	case chorePersistent:
+		return c.checkPersistent(ctx, todo.name)
 	}
 	v, ok := c.view.Volume(todo.name)
 	if ok && v.Spec.Shared && orNil(c.nodes.Get(v.Spec.NodeName)) == nil {
 		return c.bequeath(ctx, v)
 	}
-	if !ok || v.DeletionTimestamp != nil || v.Spec.Retained || !c.orphan(v) {
+	if !ok || v.DeletionTimestamp != nil {
+		return nil
+	}
+	if done, err := c.settle(ctx, v); done || err != nil {
+		return err
+	}
+	if v.Spec.Retained || !c.orphan(v) {
 		return nil
 	}
 	if v.Status.Size != nil && !c.rest.never(v.Name) {
 		c.log.Info("a volume without a PersistentVolume is retained", logVolume, v.Name, logNode, v.Spec.NodeName)
-		s := v.Spec
-		_, err := c.view.AssignVolume(ctx, v, ledger.Holder{
-			Namespace: s.ClaimNamespace, Name: s.ClaimName, UID: s.ClaimUID, Class: s.StorageClassName, Retained: true,
-		})
+		kept := holderOf(v)
+		kept.Retained = true
+		_, err := c.view.AssignVolume(ctx, v, kept)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}

@@ -178,7 +178,7 @@ func (c *Controller) assemble() {
 		parked: newParked(func(r placement.Request) bool { return shared.picture.fits(r) == nil }, c.wakeClaim),
 		events: c.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component}),
 	}
-	c.chores = newChores(c.view, found, c.nodes, c.provisioner.resting, shared.picture.heir, c.cfg.Log)
+	c.chores = newChores(c.cfg.Driver, c.provisioner.events, c.view, found, c.nodes, c.provisioner.resting, shared.picture.heir, c.cfg.Log)
 	c.provisioner.orphaned = c.chores.volume
 	c.steering = newSteering(c.provisioner, c.client, func(name string) *corev1.Node { return orNil(c.nodes.Get(name)) }, c.cfg.Log)
 	c.expander = newExpander(c.cfg.Driver, c.client, c.view, found, c.provisioner.events, c.cfg.Log)

@@ -31,6 +31,9 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 			return err
 		}
 	}
+	if err := contradicts(pv, v); err != nil {
+		return fmt.Errorf("%w: %w; so it is not what PersistentVolume %s stands for, and is not deleted with it; set the reclaim policy to Retain and delete the PersistentVolume", volume.ErrInvalid, err, pv.Name)
+	}
 	if v.DeletionTimestamp == nil {
 		if err := p.view.DeleteVolume(ctx, v); err != nil {
 			return err
@@ -58,8 +61,7 @@ func (p *Provisioner) handle(pv *corev1.PersistentVolume) (string, error) {
 	}
 	id, err := volume.ParseID(name)
 	if err != nil {
-		// No volume of ours has such a name, so nothing is left to delete.
-		return "", fmt.Errorf("PersistentVolume %s: %w", pv.Name, err)
+		return "", fmt.Errorf("PersistentVolume %s names no volume: %w; set its reclaim policy to Retain and delete it", pv.Name, err)
 	}
 	for _, other := range p.lookup.holders(name) {
 		if other.Name != pv.Name {

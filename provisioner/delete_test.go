@@ -18,7 +18,12 @@ import (
 // made writes a volume that its node has made, for the claim of that name.
 func made(t *testing.T, m *ledger.Memory, claimName, node string) *v1alpha1.PlinthVolume {
 	t.Helper()
-	w, err := read(testDriver, "pvc-uid-"+claimName, claim(claimName, "1Gi"), class("sc", nil), "")
+	return madeAs(t, m, claimName, node, v1alpha1.VolumeTypeCSI)
+}
+
+func madeAs(t *testing.T, m *ledger.Memory, claimName, node string, kind v1alpha1.VolumeType) *v1alpha1.PlinthVolume {
+	t.Helper()
+	w, err := read(testDriver, "pvc-uid-"+claimName, claim(claimName, "1Gi"), class("sc", map[string]string{"volumeType": string(kind)}), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,9 +49,23 @@ func csiVolume(name, driver, handle string) *corev1.PersistentVolume {
 func localVolume(name, behind string) *corev1.PersistentVolume {
 	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	pv.Spec.Local = &corev1.LocalVolumeSource{Path: "/mnt/a/volumes/" + name}
+	pv.Annotations = map[string]string{annotationProvisioner: testDriver}
 	if behind != "" {
-		pv.Annotations = map[string]string{AnnotationVolume: behind}
+		pv.Annotations[AnnotationVolume] = behind
 	}
+	return pv
+}
+
+func blockVolume(name, handle string) *corev1.PersistentVolume {
+	pv := csiVolume(name, testDriver, handle)
+	pv.Spec.VolumeMode = ptr(corev1.PersistentVolumeBlock)
+	return pv
+}
+
+// strange is a PersistentVolume over a path that is none of ours.
+func strange(name string) *corev1.PersistentVolume {
+	pv := localVolume(name, "")
+	pv.Annotations = nil
 	return pv
 }
 
@@ -54,14 +73,18 @@ func TestDelete(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		pv      *corev1.PersistentVolume
+		path    bool // the volume is for a path
 		keeps   bool // the node does not free it
 		is      error
 		ignored bool
 		gone    bool
 	}{
 		{name: "freed", pv: csiVolume("pvc-uid-c", testDriver, "pvc-uid-c"), gone: true},
-		{name: "by path", pv: localVolume("pvc-uid-c", ""), gone: true},
-		{name: "adopted, by path", pv: localVolume("pvc-uid-later", "pvc-uid-c"), gone: true},
+		{name: "by path", pv: localVolume("pvc-uid-c", ""), path: true, gone: true},
+		{name: "adopted, by path", pv: localVolume("pvc-uid-later", "pvc-uid-c"), path: true, gone: true},
+		{name: "of another type", pv: localVolume("x", "pvc-uid-c"), is: volume.ErrInvalid},
+		{name: "of another mode", pv: blockVolume("x", "pvc-uid-c"), is: volume.ErrInvalid},
+		{name: "a stranger's, by chance of that name", pv: strange("pvc-uid-c"), ignored: true},
 		{name: "absent", pv: csiVolume("x", testDriver, "x")},
 		{name: "of another driver", pv: csiVolume("pvc-uid-c", "other", "pvc-uid-c"), ignored: true},
 		{name: "slow", pv: csiVolume("pvc-uid-c", testDriver, "pvc-uid-c"), keeps: true, ignored: true},
@@ -70,7 +93,11 @@ func TestDelete(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := &ledger.Memory{}
-			made(t, m, "c", "n1")
+			kind := v1alpha1.VolumeTypeCSI
+			if tc.path {
+				kind = v1alpha1.VolumeTypeLocal
+			}
+			madeAs(t, m, "c", "n1", kind)
 			made(t, m, "owned", "n1")
 			(&fakeNode{name: "n1", answer: silent, keeps: tc.keeps}).run(t, m)
 			b := setUp(t, m, csiVolume("pvc-uid-owned", testDriver, "pvc-uid-owned"), readyNode("n1"))

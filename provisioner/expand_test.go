@@ -34,7 +34,7 @@ func setUpGrowth(t *testing.T, volumeType v1alpha1.VolumeType, change func(*core
 		change(c)
 	}
 	pv := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: c.Spec.VolumeName, UID: "pv"},
+		ObjectMeta: metav1.ObjectMeta{Name: c.Spec.VolumeName, UID: "pv", Annotations: map[string]string{AnnotationVolume: c.Spec.VolumeName}},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity: storage(resource.MustParse("1Gi")),
 			ClaimRef: &corev1.ObjectReference{Namespace: c.Namespace, Name: c.Name, UID: c.UID},

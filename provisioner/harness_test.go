@@ -77,7 +77,7 @@ func prepare(t *testing.T, m *ledger.Memory, objects ...runtime.Object) *bed {
 		t.Fatal(err)
 	}
 	b := &bed{Controller: c, t: t, events: record.NewFakeRecorder(100)}
-	c.provisioner.events, c.expander.events = b.events, b.events
+	c.provisioner.events, c.expander.events, c.chores.events = b.events, b.events, b.events
 	return b
 }
 

@@ -1,7 +1,6 @@
 package provisioner
 
 import (
-	"cmp"
 	"fmt"
 	"path"
 
@@ -13,7 +12,11 @@ import (
 )
 
 // AnnotationVolume names the PlinthVolume behind a PersistentVolume.
-const AnnotationVolume = "plinth.dev/volume"
+const AnnotationVolume = v1alpha1.AnnotationVolume
+
+// annotationProvisioner names who deletes a PersistentVolume and its volume;
+// without it kube-controller-manager tries, and fails.
+const annotationProvisioner = "pv.kubernetes.io/provisioned-by"
 
 // volumeBehind is the name of the PlinthVolume behind a PersistentVolume of
 // this driver; "" for any other.
@@ -27,7 +30,13 @@ func volumeBehind(driver string, pv *corev1.PersistentVolume) string {
 	if pv.Spec.Local == nil && pv.Spec.HostPath == nil {
 		return ""
 	}
-	return cmp.Or(pv.Annotations[AnnotationVolume], pv.Name)
+	if name := pv.Annotations[AnnotationVolume]; name != "" {
+		return name
+	}
+	if pv.Annotations[annotationProvisioner] == driver {
+		return pv.Name // made before there was that annotation
+	}
+	return ""
 }
 
 // persistentVolume is the PersistentVolume for a volume that is Ready. The

@@ -36,7 +36,11 @@ func (c *Controller) watch() error {
 			UpdateFunc: func(_, now any) { c.claimChanged(now) },
 			DeleteFunc: c.claimGone,
 		}},
-		{c.pvs, cache.ResourceEventHandlerFuncs{DeleteFunc: c.persistentGone}},
+		{c.pvs, cache.ResourceEventHandlerFuncs{
+			AddFunc:    c.chores.persistentChanged,
+			UpdateFunc: func(_, now any) { c.chores.persistentChanged(now) },
+			DeleteFunc: c.persistentGone,
+		}},
 	} {
 		if _, err := w.informer.AddEventHandler(w.handler); err != nil {
 			return fmt.Errorf("watching the cluster: %w", err)
@@ -59,6 +63,7 @@ func (c *Controller) wakeVolume(name string) {
 func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
 	p := c.provisioner
 	p.picture.volumeChanged(now)
+	c.chores.volumeChanged(now)
 	if was == nil || equality.Semantic.DeepEqual(was.Status, now.Status) {
 		if now.Status.Phase == "" && now.DeletionTimestamp == nil {
 			return // just written, by us

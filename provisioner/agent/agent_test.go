@@ -115,6 +115,22 @@ func reason(word string) func(*v1alpha1.PlinthVolume) bool {
 	return func(v *v1alpha1.PlinthVolume) bool { return v != nil && v.Status.Reason == word }
 }
 
+// Nothing is made of an object that its deletion would not free.
+func TestMakeNothingUnheld(t *testing.T) {
+	m, e := &ledger.Memory{}, newEngine()
+	start(t, m, e)
+	v := add(t, m, intent("by-hand", v1alpha1.VolumeTypeCSI, func(v *v1alpha1.PlinthVolume) { v.Finalizers = nil }))
+	add(t, m, intent("later", v1alpha1.VolumeTypeCSI))
+	untilVolume(t, m, "later", isReady)
+	if now := untilVolume(t, m, "by-hand", func(v *v1alpha1.PlinthVolume) bool { return v != nil }); now.Status.Phase != "" {
+		t.Errorf("status %+v", now.Status)
+	}
+	if err := m.HoldVolume(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	untilVolume(t, m, "by-hand", isReady)
+}
+
 func TestMakeAndFree(t *testing.T) {
 	for _, kind := range []v1alpha1.VolumeType{v1alpha1.VolumeTypeCSI, v1alpha1.VolumeTypeLocal, v1alpha1.VolumeTypeHostPath} {
 		t.Run(string(kind), func(t *testing.T) {

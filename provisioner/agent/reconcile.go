@@ -30,6 +30,8 @@ func (a *Agent) reconcile(ctx context.Context, name string) error {
 		return a.free(ctx, v)
 	case v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed && v.Status.ObservedGeneration == v.Generation:
 		return nil // refused: it is for the controller to take back
+	case v.Status.Size == nil && !slices.Contains(v.Finalizers, v1alpha1.Finalizer):
+		return nil // written by hand: nothing is made before the controller has seen to it that its deletion frees it
 	case v.Status.Size == nil:
 		return a.create(ctx, v)
 	case a.toCheck(name) || v.Status.Phase == v1alpha1.VolumeFailed:
@@ -68,7 +70,7 @@ func (a *Agent) create(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	}
 	a.checked(v.Name)
 	v.Status = v1alpha1.PlinthVolumeStatus{
-		Phase: v1alpha1.VolumeReady, Size: resource.NewQuantity(made.Size, resource.BinarySI), Path: path,
+		Phase: madePhase(v), Size: resource.NewQuantity(made.Size, resource.BinarySI), Path: path,
 	}
 	return a.write(ctx, v)
 }

@@ -99,6 +99,16 @@ func (c *Client) MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node 
 	return out, wrap(err, "moving PlinthVolume", v.Name)
 }
 
+// HoldVolume adds Plinth's finalizer to v, which somebody wrote without it;
+// Conflict if v is not the newest. An absent object is no error.
+func (c *Client) HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	patch := map[string]any{"metadata": map[string]any{
+		"uid": v.UID, "resourceVersion": v.ResourceVersion, "finalizers": append(slices.Clone(v.Finalizers), v1alpha1.Finalizer),
+	}}
+	err := c.patch(ctx, volumes, v.Name, patch, &v1alpha1.PlinthVolume{})
+	return wrap(ignoreGone(err), "holding PlinthVolume", v.Name)
+}
+
 // DeleteVolume asks for the deletion of v, by name and UID. The object is
 // gone only once its node has freed the bytes. An absent one is no error.
 func (c *Client) DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error {

@@ -95,6 +95,15 @@ func (m *Memory) MoveVolume(_ context.Context, v *v1alpha1.PlinthVolume, node st
 	})
 }
 
+// HoldVolume implements Store.
+func (m *Memory) HoldVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
+	_, err := m.changeVolume("HoldVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
+		o.Finalizers = append(o.Finalizers, v1alpha1.Finalizer)
+		return nil
+	})
+	return ignoreGone(err)
+}
+
 // DeleteVolume implements Store.
 func (m *Memory) DeleteVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
 	_, err := m.changeVolume("DeleteVolume", v, false, marked[v1alpha1.PlinthVolume])

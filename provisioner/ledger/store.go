@@ -24,6 +24,8 @@ type Store interface {
 	AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error)
 	// MoveVolume gives a volume of a shared pool to another node.
 	MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error)
+	// HoldVolume adds Plinth's finalizer; Conflict if v is not the newest.
+	HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	// DeleteVolume may be repeated; an absent object is nil.
 	DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	// CreateSnapshot answers AlreadyExists where the name is taken.

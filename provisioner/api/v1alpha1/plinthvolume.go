@@ -61,6 +61,7 @@ type PlinthVolumeSpec struct {
 	// Pool is the pool's name on that node.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Pool string `json:"pool"`
 	// Shared is true where every node that has the pool reaches the volume: a
 	// directory in a shared pool. NodeName then only says who makes it.

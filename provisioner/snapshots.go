@@ -91,6 +91,9 @@ func (s *Snapshots) DeleteSnapshot(ctx context.Context, id volume.ID) error {
 	if err != nil {
 		return err
 	}
+	if g := o.Spec.Group; g != nil {
+		return fmt.Errorf("%w: snapshot %s was taken with others and goes with its group %s alone", volume.ErrInvalid, id, g.ID)
+	}
 	if err := s.view.DeleteSnapshot(ctx, o); err != nil || s.lostSnapshot(o) {
 		return err
 	}
@@ -194,6 +197,9 @@ func describeSnapshot(o *v1alpha1.PlinthSnapshot) volume.Snapshot {
 	}
 	if o.Spec.Name != "" {
 		out.Name = o.Spec.Name
+	}
+	if o.Spec.Group != nil {
+		out.Group = volume.ID(o.Spec.Group.ID)
 	}
 	if o.Status.Size != nil {
 		out.Size = o.Status.Size.Value()

@@ -44,7 +44,7 @@ func main() {
 // controllerConfig is the flags of `plinth controller`.
 type controllerConfig struct {
 	driverName, namespace, podName, endpoint, httpAddress, kubeconfig string
-	leaderElect, debug                                                bool
+	leaderElect, groups, debug                                        bool
 	workers                                                           int
 }
 
@@ -68,6 +68,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&c.httpAddress, "http-address", ":9809", "address of /healthz and /readyz")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod")
 	f.BoolVar(&c.leaderElect, "leader-elect", false, "let one of several controllers provision")
+	f.BoolVar(&c.groups, "group-snapshots", false, "serve the CSI group controller service")
 	f.IntVar(&c.workers, "workers", provisioner.DefaultWorkers, "claims worked on at a time")
 	f.BoolVar(&c.debug, "debug", false, "log calls that change nothing, too")
 	return cmd
@@ -87,9 +88,13 @@ func runController(ctx context.Context, c controllerConfig) error {
 	if err != nil {
 		return err
 	}
-	server, err := driver.New(driver.Config{
+	cfg := driver.Config{
 		Name: c.driverName, Version: version, Endpoint: c.endpoint, Volumes: controller.Volumes(), Snapshots: controller.Snapshots(), Log: log,
-	})
+	}
+	if c.groups {
+		cfg.Groups = controller.Snapshots()
+	}
+	server, err := driver.New(cfg)
 	if err != nil {
 		return err
 	}

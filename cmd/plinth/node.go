@@ -134,6 +134,14 @@ func (e nodeEngine) GetSnapshot(ctx context.Context, id volume.ID) (volume.Snaps
 	return e.pools.GetSnapshot(ctx, id)
 }
 
+func (e nodeEngine) CreateGroup(ctx context.Context, r volume.GroupRequest) (volume.Group, error) {
+	return e.pools.CreateGroup(ctx, r)
+}
+
+func (e nodeEngine) DeleteGroup(ctx context.Context, id volume.ID) error {
+	return e.pools.DeleteGroup(ctx, id)
+}
+
 func (e nodeEngine) Pools(ctx context.Context) []volume.PoolStatus { return e.pools.Pools(ctx) }
 
 func (e nodeEngine) Expose(ctx context.Context, id volume.ID) (string, error) {

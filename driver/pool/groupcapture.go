@@ -67,7 +67,7 @@ func (m *Manager) members(req volume.GroupRequest) (_ []*member, release func(),
 		one := &member{found: f}
 		all = append(all, one)
 		one.asked.Volume, one.asked.Labels = id, req.Labels
-		one.asked.ID, one.asked.Name = memberID(req.Name, id)
+		one.asked.ID, one.asked.Name = volume.MemberID(req.Name, id)
 		if one.freezer, err = f.pool.freezer(); err == nil {
 			one.snaps, err = f.pool.snapshotter()
 		}

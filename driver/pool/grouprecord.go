@@ -101,10 +101,3 @@ func (r groupRecord) volumes() []volume.ID {
 	}
 	return out
 }
-
-// memberID is the ID of the snapshot of a volume in the group of a name: both
-// are in it, so it is the same whenever the group is asked for.
-func memberID(name string, of volume.ID) (id volume.ID, called string) {
-	called = name + "/" + string(of)
-	return volume.IDForName(called), called
-}

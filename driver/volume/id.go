@@ -50,3 +50,10 @@ func IDForName(name string) ID {
 	sum := sha256.Sum256([]byte(name))
 	return ID("v-" + hex.EncodeToString(sum[:20]))
 }
+
+// MemberID is the ID, and the name, of the snapshot of a volume in the group
+// of a name: both are in it, so it is the same whenever the group is asked for.
+func MemberID(group string, of ID) (id ID, name string) {
+	name = group + "/" + string(of)
+	return IDForName(name), name
+}

@@ -66,6 +66,12 @@ type Engine interface {
 	DeleteSnapshot(ctx context.Context, id volume.ID) error
 	// GetSnapshot returns ErrNotFound only if no pool can have the snapshot.
 	GetSnapshot(ctx context.Context, id volume.ID) (volume.Snapshot, error)
+	// CreateGroup takes snapshots of several volumes at one instant, or finds
+	// the group of that name; ErrExists if that is of other volumes. All are
+	// taken or none is.
+	CreateGroup(ctx context.Context, r volume.GroupRequest) (volume.Group, error)
+	// DeleteGroup removes a group with all its snapshots; an absent one is nil.
+	DeleteGroup(ctx context.Context, id volume.ID) error
 	// Pools is the state of every pool, served or not.
 	Pools(ctx context.Context) []volume.PoolStatus
 	// Expose gives the path under which local and hostPath volumes are used;

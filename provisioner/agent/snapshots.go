@@ -31,6 +31,9 @@ func (a *Agent) reconcileSnapshot(ctx context.Context, name string) error {
 	if s.DeletionTimestamp != nil {
 		return a.freeSnapshot(ctx, s)
 	}
+	if s.Spec.Group != nil && s.Status.CreatedAt == nil {
+		return a.reconcileGroup(ctx, s)
+	}
 	if s.Status.CreatedAt == nil && final(s.Status.Reason) && s.Status.Reason != v1alpha1.ReasonPoolUnavailable {
 		return nil // refused: it is for the requester to take back
 	}
@@ -41,6 +44,11 @@ func (a *Agent) reconcileSnapshot(ctx context.Context, name string) error {
 	if err != nil {
 		return a.snapshotFailed(ctx, s, err)
 	}
+	return a.snapshotMade(ctx, s, found)
+}
+
+// snapshotMade writes down what there is of a snapshot.
+func (a *Agent) snapshotMade(ctx context.Context, s *v1alpha1.PlinthSnapshot, found volume.Snapshot) error {
 	s.Status = v1alpha1.PlinthSnapshotStatus{
 		Ready: found.Ready, Size: resource.NewQuantity(found.Size, resource.BinarySI),
 		CreatedAt: &metav1.Time{Time: found.CreatedAt},
@@ -92,7 +100,10 @@ func (a *Agent) freeSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) er
 	if !slices.Contains(s.Finalizers, v1alpha1.Finalizer) {
 		return nil
 	}
-	err := a.cfg.Engine.DeleteSnapshot(ctx, volume.ID(s.Name))
+	if s.Spec.Group != nil && !a.groupGoes(s) {
+		return a.keptByGroup(ctx, s)
+	}
+	err := a.delSnapshot(ctx, s)
 	if errors.Is(err, volume.ErrExists) {
 		a.cfg.Log.Warn("a snapshot of that name is another's; it is left alone", logSnapshot, s.Name, logError, err)
 		err = nil
@@ -106,6 +117,14 @@ func (a *Agent) freeSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) er
 	}
 	a.changed()
 	return mended(a.cfg.Objects.ReleaseSnapshot(ctx, s))
+}
+
+// delSnapshot deletes a snapshot, with all of its group if it has one.
+func (a *Agent) delSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) error {
+	if g := s.Spec.Group; g != nil {
+		return a.cfg.Engine.DeleteGroup(ctx, volume.ID(g.ID))
+	}
+	return a.cfg.Engine.DeleteSnapshot(ctx, volume.ID(s.Name))
 }
 
 // writeSnapshot puts down the status of s if it says anything new.

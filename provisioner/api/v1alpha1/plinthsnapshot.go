@@ -16,6 +16,7 @@ import (
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.nodeName`
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
 // +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.status.size`
+// +kubebuilder:printcolumn:name="Group",type=string,priority=1,JSONPath=`.spec.group.id`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type PlinthSnapshot struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -52,6 +53,30 @@ type PlinthSnapshotSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Name string `json:"name,omitempty"`
+	// Group is set where the snapshot is asked for together with those of
+	// other volumes: all are taken at one instant, or none is.
+	// +optional
+	Group *SnapshotGroup `json:"group,omitempty"`
+}
+
+// SnapshotGroup is what the snapshots of a group have in common. The group is
+// taken once there is a PlinthSnapshot of each of its volumes, and goes with
+// the last of them.
+type SnapshotGroup struct {
+	// ID is that of the group.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	ID string `json:"id"`
+	// Name is the requester's name for the group.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// Volumes are the PlinthVolumes, all of the same node, in their order.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=atomic
+	Volumes []string `json:"volumes"`
 }
 
 // PlinthSnapshotStatus is what the node reports.

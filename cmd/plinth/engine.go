@@ -7,6 +7,7 @@ import (
 
 	"github.com/plinth-csi/plinth/cmd/process"
 	"github.com/plinth-csi/plinth/driver/host/run"
+	"github.com/plinth-csi/plinth/driver/metrics"
 	"github.com/plinth-csi/plinth/driver/mounts"
 	"github.com/plinth-csi/plinth/driver/pool"
 )
@@ -76,4 +77,11 @@ func (e *engine) watch(ctx context.Context, log *slog.Logger, changed func()) er
 		func(ctx context.Context) error { return e.pools.Watch(ctx, told) },
 		func(ctx context.Context) error { e.file.follow(ctx, e.pools, log, told); return nil },
 	)
+}
+
+const metricsFlagHelp = "address of /metrics, for Prometheus; without it there are none"
+
+// serveMetrics shows what the pools and their volumes hold.
+func (e *engine) serveMetrics(ctx context.Context, address string) error {
+	return process.Serve(ctx, address, metrics.Handler(version, e.pools.Gauges))
 }

@@ -20,6 +20,7 @@ import (
 type nodeConfig struct {
 	driverName, nodeName, poolsFile, mountsDir string
 	endpoint, registrationDir, httpAddress     string
+	metricsAddress                             string
 	kubeconfig                                 string
 	debug                                      bool
 }
@@ -40,6 +41,7 @@ func newNodeCommand() *cobra.Command {
 	f.StringVar(&c.registrationDir, "registration-dir", "/var/lib/kubelet/plugins_registry", "where kubelet looks for plugins")
 	f.StringVar(&c.mountsDir, "mounts-dir", "/var/lib/plinth/mounts", "where volumes are mounted that are used without a driver")
 	f.StringVar(&c.httpAddress, "http-address", ":9808", "address of /healthz and /readyz")
+	f.StringVar(&c.metricsAddress, "metrics-address", "", metricsFlagHelp)
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod")
 	f.BoolVar(&c.debug, "debug", false, "log calls that change nothing, too")
 	return cmd
@@ -98,6 +100,7 @@ func serveNode(ctx context.Context, c nodeConfig, objects *ledger.Client, ready 
 		server.Run,
 		func(ctx context.Context) error { return e.watch(ctx, log, changed) },
 		func(ctx context.Context) error { a.Run(ctx); return nil },
+		func(ctx context.Context) error { return e.serveMetrics(ctx, c.metricsAddress) },
 	)
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -13,8 +12,8 @@ import (
 
 // standaloneConfig is the flags of `plinth standalone`.
 type standaloneConfig struct {
-	driverName, nodeName, poolsFile, endpoint, mountsDir string
-	debug                                                bool
+	driverName, nodeName, poolsFile, endpoint, mountsDir, metricsAddress string
+	debug                                                                bool
 }
 
 func newStandaloneCommand() *cobra.Command {
@@ -32,6 +31,7 @@ func newStandaloneCommand() *cobra.Command {
 	f.StringVar(&c.poolsFile, "pools-file", "/etc/plinth/pools.yaml", "the pools of this node")
 	f.StringVar(&c.endpoint, "endpoint", "unix:///run/plinth/csi.sock", "socket to serve CSI on")
 	f.StringVar(&c.mountsDir, "mounts-dir", "/var/lib/plinth/mounts", "where volumes are mounted that are used without a driver")
+	f.StringVar(&c.metricsAddress, "metrics-address", "", metricsFlagHelp)
 	f.BoolVar(&c.debug, "debug", false, "log calls that change nothing, too")
 	return cmd
 }
@@ -54,14 +54,10 @@ func runStandalone(ctx context.Context, c standaloneConfig) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watched := make(chan error, 1)
-	go func() {
-		watched <- e.watch(ctx, log, func() {})
-		cancel() // without the watch a lost disk would go unnoticed
-	}()
-	err = server.Run(ctx)
-	cancel()
-	return errors.Join(err, <-watched)
+	return process.Together(ctx,
+		server.Run,
+		// Without the watch a lost disk would go unnoticed.
+		func(ctx context.Context) error { return e.watch(ctx, log, func() {}) },
+		func(ctx context.Context) error { return e.serveMetrics(ctx, c.metricsAddress) },
+	)
 }

@@ -39,16 +39,15 @@ func KubeConfig(file, agent string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// healthTimeout bounds reading a request and ending the server.
-const healthTimeout = 5 * time.Second
+// What bounds a server: reading a request and ending, and answering.
+const (
+	readTimeout  = 5 * time.Second
+	writeTimeout = 30 * time.Second
+)
 
 // ServeHealth answers GET /healthz while the process lives and GET /readyz
 // while ready says so, until the context ends. An empty address serves nothing.
 func ServeHealth(ctx context.Context, address string, ready func() bool) error {
-	if address == "" {
-		<-ctx.Done()
-		return nil
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -56,19 +55,28 @@ func ServeHealth(ctx context.Context, address string, ready func() bool) error {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 		}
 	})
+	return Serve(ctx, address, mux)
+}
+
+// Serve answers HTTP until the context ends. An empty address serves nothing.
+func Serve(ctx context.Context, address string, handler http.Handler) error {
+	if address == "" {
+		<-ctx.Done()
+		return nil
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("health: %w", err)
+		return fmt.Errorf("serve HTTP: %w", err)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: healthTimeout}
+	server := &http.Server{Handler: handler, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}
 	stop := context.AfterFunc(ctx, func() {
-		last, cancel := context.WithTimeout(context.Background(), healthTimeout)
+		last, cancel := context.WithTimeout(context.Background(), readTimeout)
 		defer cancel()
 		_ = server.Shutdown(last) // the process ends anyway
 	})
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("health: %w", err)
+		return fmt.Errorf("serve HTTP on %s: %w", address, err)
 	}
 	return nil
 }

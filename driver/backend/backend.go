@@ -149,6 +149,13 @@ type Reporter interface {
 	Problems(ctx context.Context) []string
 }
 
+// Locator is a backend whose volumes are on devices.
+type Locator interface {
+	// Devices are the devices of the volumes that are attached now, by volume.
+	// It attaches nothing and runs no command.
+	Devices(ctx context.Context) (map[volume.ID]string, error)
+}
+
 // Source is what an attached volume offers to mount. Exactly one of Dir and
 // Device is set.
 type Source struct {
@@ -166,6 +173,9 @@ type Abilities struct {
 	// them by Ensure.
 	Attributes bool
 	Sharing    Sharing
+	// Counted says that Usage reads what the kernel or a filesystem counts, and
+	// takes no longer for a volume that holds much.
+	Counted bool
 }
 
 // Sharing is what copies (snapshots, what is restored or cloned) and their

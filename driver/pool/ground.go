@@ -43,6 +43,9 @@ func (p *pool) survey(ctx context.Context) (ground, error) {
 	if err != nil {
 		return ground{}, fmt.Errorf("pool %s: %w", p.cfg.Name, err)
 	}
+	if c.Whole {
+		p.disks.Store(&c)
+	}
 	if !c.Enforced || c.Whole {
 		return ground{capacity: c}, nil // what is free is what counts
 	}
@@ -67,6 +70,15 @@ func (p *pool) glance(ctx context.Context) (ground, error) { return p.look(ctx, 
 
 // recent is a glance for somebody who reports what is there.
 func (p *pool) recent(ctx context.Context) (ground, error) { return p.look(ctx, statusAge) }
+
+// glimpse is recent for somebody who looks again and again. Of whole disks it
+// is what was seen last: to see what is on those that are free takes commands.
+func (p *pool) glimpse(ctx context.Context) (ground, error) {
+	if c := p.disks.Load(); c != nil {
+		return ground{capacity: *c}, nil
+	}
+	return p.recent(ctx)
+}
 
 func (p *pool) look(ctx context.Context, age time.Duration) (ground, error) {
 	if !p.seen.within(age) {

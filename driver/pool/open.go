@@ -46,6 +46,7 @@ type pool struct {
 	pending   pending
 
 	seen     seen
+	disks    atomic.Pointer[volume.Capacity] // of a pool of whole disks, as last seen
 	jobs     *jobs
 	uses     sync.WaitGroup
 	problems problems

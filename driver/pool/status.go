@@ -9,20 +9,21 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
-// Pools is the state of every pool of the file, in its order, each under a
-// name of its own: what the file says and is not done of a pool that another
-// has the name of, or that has none, is called by its line, and a file that
-// cannot be read as a whole by its own name.
-func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
-	type line struct {
-		number int
-		status volume.PoolStatus
-	}
+// line is one pool of the file, under a name of its own.
+type line struct {
+	number int
+	name   string
+	slot   *slot             // nil: the file says it and it is not done
+	status volume.PoolStatus // without a slot
+}
+
+// lines are all pools of the file, in its order. No disk is touched.
+func (m *Manager) lines() []line {
 	var lines []line
 	taken := map[string]bool{}
 	for _, s := range m.slots() {
 		taken[s.cfg.Name] = true
-		lines = append(lines, line{s.cfg.Line, s.status(ctx)})
+		lines = append(lines, line{number: s.cfg.Line, name: s.cfg.Name, slot: s})
 	}
 	for _, r := range m.refused() {
 		name := r.Name
@@ -32,37 +33,57 @@ func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
 			name = fmt.Sprintf("%s (line %d)", name, r.Line)
 		}
 		taken[name] = true
-		lines = append(lines, line{r.Line, volume.PoolStatus{
+		lines = append(lines, line{number: r.Line, name: name, status: volume.PoolStatus{
 			Name: name, Path: r.Path, State: volume.PoolUnavailable, Reason: r.Reason, Message: r.Error(),
 		}})
 	}
 	if fault := m.plan.Load().fault; fault != "" {
-		lines = append(lines, line{0, volume.PoolStatus{Name: fileName, State: volume.PoolUnavailable, Reason: ReasonConfig, Message: fault}})
+		lines = append(lines, line{name: fileName, status: volume.PoolStatus{
+			Name: fileName, State: volume.PoolUnavailable, Reason: ReasonConfig, Message: fault,
+		}})
 	}
 	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.number, b.number) })
-	out := make([]volume.PoolStatus, 0, len(lines))
-	for _, l := range lines {
+	return lines
+}
+
+// Pools is the state of every pool of the file, in its order, each under a
+// name of its own: what the file says and is not done of a pool that another
+// has the name of, or that has none, is called by its line, and a file that
+// cannot be read as a whole by its own name.
+func (m *Manager) Pools(ctx context.Context) []volume.PoolStatus {
+	var out []volume.PoolStatus
+	for _, l := range m.lines() {
+		if l.slot != nil {
+			l.status = l.slot.status(ctx)
+		}
 		out = append(out, l.status)
 	}
 	return out
 }
 
 func (s *slot) status(ctx context.Context) volume.PoolStatus {
-	st := volume.PoolStatus{Name: s.cfg.Name, Path: s.cfg.Path, Shared: s.cfg.Shared, State: volume.PoolUnavailable}
 	p, release, err := s.use()
 	if err != nil {
-		fault := asFault(s.cfg, err)
-		st.Reason, st.Message = fault.Reason, fault.text()
-		s.mu.Lock()
-		st.UUID = s.known // so that whoever reports it does not forget it
-		s.mu.Unlock()
-		return st
+		return s.faulty(err)
 	}
 	defer release()
-	st.Backend, st.UUID = p.kind, p.guard.uuid
+	return p.status(ctx, p.recent)
+}
+
+// faulty is the status of a pool that does not serve.
+func (s *slot) faulty(err error) volume.PoolStatus {
+	fault := asFault(s.cfg, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return volume.PoolStatus{Name: s.cfg.Name, Path: s.cfg.Path, Shared: s.cfg.Shared, State: volume.PoolUnavailable,
+		Reason: fault.Reason, Message: fault.text(), UUID: s.known} // whoever reports it does not forget it
+}
+
+func (p *pool) status(ctx context.Context, look func(context.Context) (ground, error)) volume.PoolStatus {
 	a := p.backend.Abilities()
-	st.Modes, st.FSTypes = a.Modes, a.FSTypes
-	if err := p.measure(ctx, &st); err != nil {
+	st := volume.PoolStatus{Name: p.cfg.Name, Path: p.cfg.Path, Shared: p.cfg.Shared, State: volume.PoolUnavailable,
+		Backend: p.kind, UUID: p.guard.uuid, Modes: a.Modes, FSTypes: a.FSTypes}
+	if err := p.measure(ctx, look, &st); err != nil {
 		st.Reason, st.Message = ReasonIO, err.Error()
 		return st
 	}
@@ -74,8 +95,8 @@ func (s *slot) status(ctx context.Context) volume.PoolStatus {
 }
 
 // measure fills in the sizes of a pool.
-func (p *pool) measure(ctx context.Context, st *volume.PoolStatus) error {
-	g, err := p.recent(ctx)
+func (p *pool) measure(ctx context.Context, look func(context.Context) (ground, error), st *volume.PoolStatus) error {
+	g, err := look(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,7 +104,7 @@ func (p *pool) measure(ctx context.Context, st *volume.PoolStatus) error {
 	if err != nil {
 		return err
 	}
-	st.Total, st.Enforced, st.Volumes = g.capacity.Total, g.capacity.Enforced, volumes
+	st.Total, st.Free, st.Enforced, st.Volumes = g.capacity.Total, g.capacity.Free, g.capacity.Enforced, volumes
 	st.Reserved, st.Available = promised, available(*p.terms.Load(), g, promised)
 	st.MaxVolume = largest(g, st.Available)
 	return nil

@@ -227,12 +227,12 @@ type PoolStatus struct {
 	State   PoolState
 	Reason  string // one CamelCase word, for conditions
 	Message string // for people: the fault and the way out
-	// Total is the size of the filesystem, Reserved what volumes have been
-	// promised, Available what can really be provisioned now, MaxVolume the
-	// largest single volume.
-	Total, Reserved, Available, MaxVolume int64
-	Volumes                               int
-	Modes                                 []Mode   // what its volumes can be
-	FSTypes                               []string // what the backend can format; empty where it does not
-	Enforced                              bool
+	// Total is the size of the filesystem, Free what of it nothing holds,
+	// Reserved what volumes have been promised, Available what can really be
+	// provisioned now, MaxVolume the largest single volume.
+	Total, Free, Reserved, Available, MaxVolume int64
+	Volumes                                     int
+	Modes                                       []Mode   // what its volumes can be
+	FSTypes                                     []string // what the backend can format; empty where it does not
+	Enforced                                    bool
 }

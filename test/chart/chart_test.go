@@ -18,14 +18,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// render is helm template with some values.
-func render(t *testing.T, values string) (string, error) {
+// render is helm template with some values and flags.
+func render(t *testing.T, values string, flags ...string) (string, error) {
 	t.Helper()
 	helm := os.Getenv("PLINTH_HELM")
 	if helm == "" {
 		t.Fatal("PLINTH_HELM does not name the helm program: run make chart")
 	}
-	cmd := exec.Command(helm, "template", "plinth", "../../charts/plinth", "--namespace", "ns", "--no-hooks", "--values", "-")
+	cmd := exec.Command(helm, append([]string{"template", "plinth", "../../charts/plinth", "--namespace", "ns", "--no-hooks", "--values", "-"}, flags...)...)
 	cmd.Stdin = strings.NewReader(values)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -81,6 +81,7 @@ func TestRefused(t *testing.T) {
 		{"a grace time without a unit", `pools: [{name: a, path: /mnt/a, quotaGrace: "24"}]`, "/pools/0/quotaGrace"},
 		{"class of an unknown pool", `storageClasses: [{name: a, pools: [fast]}]`, `there is no pool "fast"; the pools are: default`},
 		{"unknown volume type", `storageClasses: [{name: a, volumeType: nfs}]`, "/storageClasses/0/volumeType"},
+		{"one port for two", `metrics: {enabled: true, port: 9808}`, "metrics.port: 9808 is node.healthPort"},
 		{"two defaults", `storageClasses: [{name: a, default: true}, {name: b, default: true}]`, "only one can be the default, not a, b"},
 		{"two classes of one name", `storageClasses: [{name: a}, {name: a}]`, `two classes are called "a"`},
 	} {

@@ -143,6 +143,7 @@ var (
 	_ backend.Opened   = (*Device)(nil)
 	_ backend.Scrubber = (*Device)(nil)
 	_ backend.Reporter = (*Device)(nil)
+	_ backend.Locator  = (*Device)(nil)
 )
 
 // open recovers what a cut left. A disk that is away, or in use, keeps its
@@ -186,7 +187,7 @@ func (b *Device) Close() error { return b.host.Close() }
 
 // Abilities are both modes, and the two filesystems that it makes.
 func (b *Device) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Thick: true}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Thick: true, Counted: true}
 }
 
 // find finds the disk of a claim among those that the machine has now.
@@ -195,6 +196,11 @@ func (b *Device) find(c claim) (device.Disk, error) {
 	if err != nil {
 		return device.Disk{}, err
 	}
+	return c.among(disks)
+}
+
+// among finds the disk of a claim.
+func (c claim) among(disks []device.Disk) (device.Disk, error) {
 	var found []device.Disk
 	for _, d := range disks {
 		if d.Identity == c.Disk {

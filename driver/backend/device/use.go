@@ -111,6 +111,32 @@ func (b *Device) detach(id volume.ID) error {
 	return b.host.Write(b.kind.Path(id), c)
 }
 
+// Devices implements backend.Locator. A disk that is away has no name.
+func (b *Device) Devices(context.Context) (map[volume.ID]string, error) {
+	whole, _, err := b.claims()
+	if err != nil {
+		return nil, fmt.Errorf("devices of volumes: %w", err)
+	}
+	boot, err := b.host.Boot()
+	if err != nil {
+		return nil, fmt.Errorf("devices of volumes: %w", err)
+	}
+	disks, err := b.host.Disks()
+	if err != nil {
+		return nil, fmt.Errorf("devices of volumes: %w", err)
+	}
+	out := map[volume.ID]string{}
+	for id, c := range whole {
+		if c.Attached != boot {
+			continue
+		}
+		if d, err := c.among(disks); err == nil {
+			out[id] = d.Path
+		}
+	}
+	return out, nil
+}
+
 // Usage is what the filesystem says where it is mounted. How much of a raw
 // disk is used nobody can tell: it has a size only.
 func (b *Device) Usage(_ context.Context, id volume.ID, mountedAt string) (volume.Usage, error) {

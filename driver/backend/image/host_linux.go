@@ -237,6 +237,39 @@ func (m *machine) Device(name string, attach bool) (string, error) {
 	return d.Path, errors.Join(loop.Resize(d), checkSize(d, st.Size))
 }
 
+// Devices implements host: the loop devices are looked at once for all images.
+func (m *machine) Devices(names []string) (map[string]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	attached, err := loop.List()
+	if err != nil {
+		return nil, err
+	}
+	type inode struct{ dev, ino uint64 }
+	byFile := map[inode]string{}
+	for _, d := range attached {
+		byFile[inode{d.FileDev, d.FileInode}] = d.Path
+	}
+	out := map[string]string{}
+	for _, name := range names {
+		f, st, err := m.open(name, unix.O_RDONLY)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, volume.ErrInvalid) {
+			continue // removed meanwhile, or no image
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+		if device, ok := byFile[inode{st.Dev, st.Ino}]; ok {
+			out[name] = device
+		}
+	}
+	return out, nil
+}
+
 // checkSize makes sure that the device shows the whole file.
 func checkSize(d loop.Device, size int64) error {
 	dev, err := os.Open(d.Path)

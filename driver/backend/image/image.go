@@ -99,6 +99,8 @@ type host interface {
 	// Device gives the loop device of an image, attaching it if attach is set;
 	// "" if it has none.
 	Device(name string, attach bool) (string, error)
+	// Devices gives the loop devices of those of the images that have one.
+	Devices(names []string) (map[string]string, error)
 	// Detach ends the loop device of an image, if there is one.
 	Detach(name string) error
 	// Trims reports whether the pool's filesystem can tell its device which
@@ -126,7 +128,10 @@ type Image struct {
 	sharing backend.Sharing
 }
 
-var _ backend.Opened = (*Image)(nil)
+var (
+	_ backend.Opened  = (*Image)(nil)
+	_ backend.Locator = (*Image)(nil)
+)
 
 // open recovers what a cut left.
 func open(_ context.Context, h host) (*Image, error) {
@@ -160,7 +165,7 @@ func (b *Image) Close() error { return b.host.Close() }
 
 // Abilities are both modes, and the two filesystems that it makes.
 func (b *Image) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Thick: true, Sharing: b.sharing}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, FSTypes: []string{"ext4", "xfs"}, Thick: true, Sharing: b.sharing, Counted: true}
 }
 
 // Ensure makes or grows a volume. The filesystem in it is grown by whoever has
@@ -339,6 +344,31 @@ func (b *Image) Attach(_ context.Context, id volume.ID) (backend.Source, error) 
 		src.FSType = string(f.content)
 	}
 	return src, nil
+}
+
+// Devices implements backend.Locator.
+func (b *Image) Devices(context.Context) (map[volume.ID]string, error) {
+	names, err := b.host.Names(layout.Volumes)
+	if err != nil {
+		return nil, fmt.Errorf("devices of volumes: %w", err)
+	}
+	var paths []string
+	for _, name := range names {
+		if id, ok := b.kind.ID(name); ok {
+			paths = append(paths, b.kind.Path(id))
+		}
+	}
+	devices, err := b.host.Devices(paths)
+	if err != nil {
+		return nil, fmt.Errorf("devices of volumes: %w", err)
+	}
+	out := map[volume.ID]string{}
+	for _, name := range names {
+		if id, ok := b.kind.ID(name); ok && devices[b.kind.Path(id)] != "" {
+			out[id] = devices[b.kind.Path(id)]
+		}
+	}
+	return out, nil
 }
 
 // Detach ends the loop device; ErrInUse while it is mounted or open.

@@ -53,6 +53,14 @@ func (s *stepped) Free(name string) error {
 	return s.host.Free(name)
 }
 
+// Devices implements host.
+func (s *stepped) Devices(names []string) (map[string]string, error) {
+	if err := s.step("find the devices of images"); err != nil {
+		return nil, err
+	}
+	return s.host.Devices(names)
+}
+
 // Names implements host.
 func (s *stepped) Names(dir string) ([]string, error) {
 	if err := s.step("list " + dir); err != nil {

@@ -89,9 +89,9 @@ func (m *Memory) recover() error {
 func (m *Memory) Close() error { return m.root.Close() }
 
 // Abilities are both modes; a filesystem volume is a directory. Attributes are
-// kept like the size, and enforced as little.
+// kept like the size, and enforced as little, and what tests hold is counted soon.
 func (m *Memory) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, Attributes: true}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem, volume.Block}, Attributes: true, Counted: true}
 }
 
 // Ensure makes or grows a volume.

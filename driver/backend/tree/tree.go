@@ -121,7 +121,8 @@ func (b *Tree) Close() error { return b.files.Close() }
 
 // Abilities are directories only.
 func (b *Tree) Abilities() backend.Abilities {
-	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}, Attributes: b.options.Attributes, Sharing: b.options.Sharing}
+	return backend.Abilities{Modes: []volume.Mode{volume.Filesystem}, Attributes: b.options.Attributes, Sharing: b.options.Sharing,
+		Counted: b.options.Enforced} // what is limited is counted
 }
 
 // Ensure makes or grows a volume, and gives it the limits that its attributes

@@ -2,7 +2,7 @@
 # `make` alone lists them. Programs, images and packages that targets need are
 # built or installed by the targets themselves, and cached in PLINTH_CACHE
 # (default ~/.cache/plinth).
-.PHONY: help build image demo demo-down test test-unit test-vm lint generate verify sanity crash soak chart e2e cluster-up cluster-down clean e2e-upstream
+.PHONY: help build image demo demo-down test test-unit test-vm lint generate verify sanity crash soak chart e2e cluster-up cluster-down clean e2e-upstream test-workloads
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -41,6 +41,9 @@ chart: ## what the chart renders and refuses
 
 e2e: ## on the test cluster, which is kept; FOCUS=pattern of test names
 	@test/scripts/e2e -v
+
+test-workloads: ## the samples of deploy/samples on the test cluster, each as it stands
+	@test/scripts/workloads -v
 
 e2e-upstream: ## Kubernetes' own storage tests on the test cluster; UPSTREAM_FOCUS=pattern
 	@test/scripts/e2e-upstream

@@ -37,6 +37,8 @@ func steps() []step {
 		// Alone: a busy machine makes a cluster's tests slow, and slow tests fail.
 		{name: "e2e", argv: []string{"test/scripts/e2e", "-json"}, gotest: true, limit: 45 * time.Minute,
 			needs: []string{"tools", "image", "sidecars"}, after: []string{"unit", "sanity", "lint", "verify", "chart", "vm", "vm-sanity", "crash", "cluster"}},
-		{name: "cluster-down", argv: []string{"test/scripts/down-unless-kept"}, always: true, after: []string{"e2e"}, limit: 5 * time.Minute},
+		{name: "workloads", argv: []string{"test/scripts/workloads", "-json"}, gotest: true, limit: 20 * time.Minute,
+			needs: []string{"tools", "image", "sidecars"}, after: []string{"e2e"}},
+		{name: "cluster-down", argv: []string{"test/scripts/down-unless-kept"}, always: true, after: []string{"workloads"}, limit: 5 * time.Minute},
 	}
 }

@@ -1,0 +1,177 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+)
+
+// label puts a label on a node until the test ends, or takes it away.
+func (e *env) label(node, key string, value any) {
+	e.Helper()
+	change := func(value any) {
+		e.patch(nodes, node, map[string]any{"metadata": map[string]any{"labels": map[string]any{key: value}}})
+	}
+	if value != nil {
+		e.Cleanup(func() { change(nil) })
+	}
+	change(value)
+}
+
+// everywhere waits until a DaemonSet's pods serve on so many nodes, and gives
+// the names of the pods by node.
+func (e *env) everywhere(name string, n int) map[string]string {
+	e.Helper()
+	await(e, daemonSets, name, fmt.Sprintf("ready on %d nodes", n), func(d *appsv1.DaemonSet) error {
+		s := d.Status
+		if s.ObservedGeneration < d.Generation || int(s.DesiredNumberScheduled) != n || int(s.NumberReady) != n || s.NumberMisscheduled != 0 {
+			return fmt.Errorf("status %+v", s)
+		}
+		return nil
+	})
+	out := map[string]string{}
+	for _, p := range list[corev1.Pod](e, pods) {
+		if p.Labels["app"] == name && p.DeletionTimestamp == nil {
+			out[p.Spec.NodeName] = p.Name
+		}
+	}
+	return out
+}
+
+// TestWorkloadCache: a volume on every node; a node that leaves gives its own
+// back, one that joins gets one; the DaemonSet takes all along.
+func TestWorkloadCache(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.sample("daemonset-cache.yaml")
+	all := e.nodeNames()
+	byNode := func(caches map[string]string) map[string]placed {
+		out := map[string]placed{}
+		for _, pod := range caches {
+			v := e.volumeOf(pod + "-cache")
+			out[v.Spec.NodeName] = v
+		}
+		return out
+	}
+	caches := e.everywhere("cache", len(all))
+	made := byNode(caches)
+	if got := slices.Sorted(maps.Keys(made)); !slices.Equal(got, all) {
+		t.Errorf("volumes are on %v, the nodes are %v", got, all)
+	}
+	for _, pod := range caches {
+		e.mustSh(pod, "dd if=/dev/zero of=/cache/file bs=1M count=8 && sync")
+	}
+	node := all[len(all)-1]
+	e.label(node, "sample.plinth.dev/no-cache", "")
+	e.everywhere("cache", len(all)-1)
+	e.awaitGone(pods, caches[node])
+	e.awaitFreed(made[node])
+	e.label(node, "sample.plinth.dev/no-cache", nil)
+	made = byNode(e.everywhere("cache", len(all)))
+	if _, ok := made[node]; !ok || len(made) != len(all) {
+		t.Errorf("with %s again volumes are on %v", node, slices.Sorted(maps.Keys(made)))
+	}
+	e.remove(daemonSets, "cache")
+	for _, v := range made {
+		e.awaitFreed(v)
+	}
+}
+
+// seriesOf reads Prometheus' text: values by series, as they are written.
+func seriesOf(text string) map[string]float64 {
+	out := map[string]float64{}
+	for line := range strings.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "} ")
+		if n, err := strconv.ParseFloat(value, 64); ok && err == nil {
+			out[name+"}"] = n
+		}
+	}
+	return out
+}
+
+// TestWorkloadMonitor: each monitor sees the pools and the volumes of its own
+// node, with what they hold, and no others.
+func TestWorkloadMonitor(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	backends := map[string]string{"btrfs": "", "image": "ext4"}
+	holders := map[string]placed{}
+	for backend, fsType := range backends {
+		p := params{"pool": e.pool(backend)}
+		if fsType != "" {
+			p["csi.storage.k8s.io/fstype"] = fsType
+		}
+		e.claim(backend, e.class(p, waiting), "64Mi")
+		e.pod(backend, backend)
+		await(e, pods, backend, "ready", ready)
+		e.mustSh(backend, "dd if=/dev/zero of=/data/file bs=1M count=16 && sync")
+		holders[backend] = e.volumeOf(backend)
+	}
+	e.sample("daemonset-monitor.yaml")
+	monitors := e.everywhere("monitor", len(e.nodeNames()))
+	read := func(node string) (map[string]float64, error) {
+		text, err := e.sh(monitors[node], "cat /series/last")
+		return seriesOf(text), err
+	}
+	for backend, v := range holders {
+		labels := fmt.Sprintf(`{claim=%q,claim_namespace=%q,pool=%q,volume=%q}`, backend, e.ns, v.Spec.Pool, v.Name)
+		e.eventually("the monitor on "+v.Spec.NodeName+" sees what volume "+v.Name+" holds", func() error {
+			s, err := read(v.Spec.NodeName)
+			size, ok := s["plinth_volume_size_bytes"+labels]
+			used, inodes := s["plinth_volume_used_bytes"+labels], s["plinth_volume_used_inodes"+labels]
+			if err != nil || !ok || size != 64<<20 || used < 16<<20 || used > size || backend == "image" && inodes < 1 {
+				return fmt.Errorf("size %v, used %v, inodes %v: %v", size, used, inodes, err)
+			}
+			return nil
+		})
+		for node := range monitors {
+			s, err := read(node)
+			if _, ok := s["plinth_volume_size_bytes"+labels]; err != nil || ok != (node == v.Spec.NodeName) {
+				t.Errorf("volume %s is on %s; the monitor on %s sees it: %v, %v", v.Name, v.Spec.NodeName, node, ok, err)
+			}
+		}
+	}
+	for node := range monitors {
+		e.eventually("the monitor on "+node+" sees its pools", func() error { return e.poolsSeen(node, read) })
+	}
+}
+
+// poolsSeen compares the series of pools with what their node reports.
+func (e *env) poolsSeen(node string, read func(string) (map[string]float64, error)) error {
+	s, err := read(node)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range e.poolsOf(node) {
+		of := fmt.Sprintf("{pool=%q}", p.Name)
+		if s[fmt.Sprintf(`plinth_pool_state{pool=%q,state=%q}`, p.Name, p.State)] != 1 {
+			errs = append(errs, fmt.Errorf("pool %s is not %s", p.Name, p.State))
+		}
+		total, free, reserved := s["plinth_pool_capacity_bytes"+of], s["plinth_pool_free_bytes"+of], s["plinth_pool_reserved_bytes"+of]
+		if p.State == "Ready" && (total != float64(p.Capacity.Value()) || free <= 0 || free > total || reserved < 0) {
+			errs = append(errs, fmt.Errorf("pool %s has %v, %v free, %v reserved; its node says %s", p.Name, total, free, reserved, p.Capacity.String()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *env) poolsOf(node string) []v1alpha1.PoolStatus {
+	e.Helper()
+	n := get[v1alpha1.PlinthNode](e, plinthNodes, node)
+	if n == nil {
+		e.Fatalf("there is no PlinthNode %s", node)
+	}
+	return n.Status.Pools
+}

@@ -133,7 +133,7 @@ func (s *controllerServer) ValidateVolumeCapabilities(ctx context.Context, req *
 	}
 	_, err = parseParameters(req.GetParameters())
 	if err == nil {
-		_, err = parseAttributes(v.Attributes, req.GetMutableParameters())
+		_, err = v.Attributes.With(req.GetMutableParameters())
 	}
 	if err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil

@@ -58,7 +58,7 @@ func TestCreateRefuses(t *testing.T) {
 		}, codes.InvalidArgument, "volume_mount_group"},
 		{"negative size", func(r *req) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: -1} }, codes.InvalidArgument, "negative"},
 		{"limit below size", func(r *req) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: 2, LimitBytes: 1} }, codes.InvalidArgument, "allows 1"},
-		{"unknown parameter", func(r *req) { r.Parameters = map[string]string{"colour": "secret"} }, codes.InvalidArgument, "pool, volumeType, provisioning, onDelete, mkfsOptions"},
+		{"unknown parameter", func(r *req) { r.Parameters = map[string]string{"colour": "secret"} }, codes.InvalidArgument, "pool, volumeType, csi.storage.k8s.io/fstype, provisioning, onDelete, mkfsOptions, mode, owner"},
 		{"local volume", func(r *req) { r.Parameters = map[string]string{"volumeType": "local"} }, codes.InvalidArgument, "makes csi volumes"},
 		{"clone where there are none", func(r *req) { r.VolumeContentSource = &csi.VolumeContentSource{} }, codes.InvalidArgument, "neither snapshots nor clones"},
 		{"mutable parameters", func(r *req) { r.MutableParameters = map[string]string{"a": "b"} }, codes.InvalidArgument, "inodeLimit and softLimit"},
@@ -66,6 +66,8 @@ func TestCreateRefuses(t *testing.T) {
 		{"control characters", func(r *req) { r.Name = "a\x00b" }, codes.InvalidArgument, "control characters"},
 		{"neither thick nor thin", func(r *req) { r.Parameters = map[string]string{"provisioning": "medium"} }, codes.InvalidArgument, "thick nor thin"},
 		{"an unknown end", func(r *req) { r.Parameters = map[string]string{"onDelete": "burn"} }, codes.InvalidArgument, "delete nor scrub"},
+		{"a mode that is none", func(r *req) { r.Parameters = map[string]string{"mode": "rwx"} }, codes.InvalidArgument, "octal"},
+		{"an owner by name", func(r *req) { r.Parameters = map[string]string{"owner": "me:us"} }, codes.InvalidArgument, "uid:gid"},
 		{"topology of another driver", func(r *req) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{"zone": "a"}}}}
 		}, codes.ResourceExhausted, "csi.plinth.dev/node"},
@@ -113,8 +115,9 @@ func TestCreateAsks(t *testing.T) {
 			r.Pool, r.Labels = "a,b", map[string]string{"csi.storage.k8s.io/pvc/name": "data"}
 		}},
 		{"how it is made and deleted", func(r *req) {
-			r.Parameters = map[string]string{"provisioning": "thick", "onDelete": "scrub", "mkfsOptions": " -i size=512  -K "}
+			r.Parameters = map[string]string{"provisioning": "thick", "onDelete": "scrub", "mkfsOptions": " -i size=512  -K ", "mode": "0750", "owner": "7:8"}
 		}, func(r *volume.Request) {
+			r.Root = volume.Root{Mode: 0o750, UID: 7, GID: 8}
 			r.Thick, r.OnDelete, r.MkfsOptions = true, volume.Scrub, []string{"-i", "size=512", "-K"}
 		}},
 		{"the defaults, said", func(r *req) {

@@ -26,7 +26,7 @@ func (s *controllerServer) ControllerModifyVolume(ctx context.Context, req *csi.
 	if err != nil {
 		return nil, err
 	}
-	a, err := parseAttributes(v.Attributes, req.GetMutableParameters())
+	a, err := v.Attributes.With(req.GetMutableParameters())
 	if err == nil && a != v.Attributes {
 		_, err = s.modifier.Modify(ctx, v.ID, a)
 	}

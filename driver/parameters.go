@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -15,22 +14,13 @@ import (
 // The parameters of a StorageClass. A key with reservedPrefix that is not
 // listed comes from a sidecar or from kubelet and is no concern of ours.
 const (
-	paramPool         = "pool"
-	paramVolumeType   = "volumeType"
-	paramProvisioning = "provisioning"
-	paramOnDelete     = "onDelete"
-	paramMkfsOptions  = "mkfsOptions"
-	reservedPrefix    = "csi.storage.k8s.io/"
-	paramFSType       = reservedPrefix + "fstype"
-	paramClaim        = reservedPrefix + "pvc/name"
-	paramNamespace    = reservedPrefix + "pvc/namespace"
-	paramVolume       = reservedPrefix + "pv/name"
-)
-
-// The keys of a VolumeAttributesClass, which are mutable_parameters.
-const (
-	attrInodes    = "inodeLimit"
-	attrSoftLimit = "softLimit"
+	paramPool       = "pool"
+	paramVolumeType = "volumeType"
+	reservedPrefix  = "csi.storage.k8s.io/"
+	paramFSType     = reservedPrefix + "fstype"
+	paramClaim      = reservedPrefix + "pvc/name"
+	paramNamespace  = reservedPrefix + "pvc/namespace"
+	paramVolume     = reservedPrefix + "pv/name"
 )
 
 // The attributes of an inline volume in a pod.
@@ -44,9 +34,7 @@ const (
 // parameters is a StorageClass as the driver understands it.
 type parameters struct {
 	pool, fsType string
-	thick        bool
-	onDelete     volume.OnDelete
-	mkfsOptions  []string
+	spec         volume.Spec // of it, what volume.Spec.Set sets
 	labels       map[string]string
 }
 
@@ -63,24 +51,14 @@ func parseParameters(params map[string]string) (parameters, error) {
 			if value != "csi" {
 				return p, fmt.Errorf("%w: %s %.40q: this service makes csi volumes; leave the parameter out, or provision through Plinth's controller, which makes csi, local and hostPath", volume.ErrInvalid, key, value)
 			}
-		case paramProvisioning:
-			if value != "thick" && value != "thin" {
-				return p, fmt.Errorf("%w: %s %.40q is neither thick nor thin", volume.ErrInvalid, key, value)
-			}
-			p.thick = value == "thick"
-		case paramOnDelete:
-			p.onDelete = volume.OnDelete(value)
-			if p.onDelete != volume.Delete && p.onDelete != volume.Scrub {
-				return p, fmt.Errorf("%w: %s %.40q is neither %s nor %s", volume.ErrInvalid, key, value, volume.Delete, volume.Scrub)
-			}
-		case paramMkfsOptions:
-			if options := strings.Fields(value); len(options) > 0 {
-				p.mkfsOptions = options
-			}
 		case paramFSType:
 			p.fsType = value
 		default:
-			if !strings.HasPrefix(key, reservedPrefix) {
+			known, err := p.spec.Set(key, value)
+			if err != nil {
+				return p, err
+			}
+			if !known && !strings.HasPrefix(key, reservedPrefix) {
 				return p, fmt.Errorf("%w: unknown parameter %.80q; the parameters are %s", volume.ErrInvalid, key, strings.Join(storageClassKeys(), ", "))
 			}
 		}
@@ -90,7 +68,7 @@ func parseParameters(params map[string]string) (parameters, error) {
 }
 
 func storageClassKeys() []string {
-	return []string{paramPool, paramVolumeType, paramProvisioning, paramOnDelete, paramMkfsOptions, paramFSType}
+	return append([]string{paramPool, paramVolumeType, paramFSType}, volume.SpecParams()...)
 }
 
 // labels are the parameters of those keys, for people; nil if there are none.
@@ -105,32 +83,6 @@ func labels(params map[string]string, keys ...string) map[string]string {
 		}
 	}
 	return out
-}
-
-// parseAttributes is the attributes that a volume has after params; what they
-// do not name stays as it is (CSI 1.13, ControllerModifyVolume).
-func parseAttributes(a volume.Attributes, params map[string]string) (volume.Attributes, error) {
-	for _, key := range slices.Sorted(maps.Keys(params)) {
-		value := params[key]
-		switch key {
-		case attrInodes:
-			n, err := strconv.ParseInt(value, 10, 64)
-			if err != nil || n < 0 {
-				return a, fmt.Errorf("%w: %s %.40q is not a number of inodes; 0 is no limit", volume.ErrInvalid, key, value)
-			}
-			a.Inodes = n
-		case attrSoftLimit:
-			number, isPercent := strings.CutSuffix(value, "%")
-			n, err := strconv.Atoi(number)
-			if err != nil || !isPercent || n < 0 || n > 100 {
-				return a, fmt.Errorf("%w: %s %.40q is not a percentage from 0%% to 100%%; 0%% is no soft limit", volume.ErrInvalid, key, value)
-			}
-			a.SoftLimit = n
-		default:
-			return a, fmt.Errorf("%w: %.80q cannot be changed; what can are %s and %s", volume.ErrInvalid, key, attrInodes, attrSoftLimit)
-		}
-	}
-	return a, nil
 }
 
 // noParameters refuses the parameters of a snapshot class, which has none,
@@ -169,8 +121,13 @@ func inlineRequest(handle string, u volume.Use, attributes map[string]string) (v
 				return r, fmt.Errorf("%w: %s %.40q is not a quantity of bytes; write it like 10Gi", volume.ErrInvalid, key, value)
 			}
 			r.Size = q.Value()
+		case key == volume.ParamMode || key == volume.ParamOwner:
+			if _, err := r.Set(key, value); err != nil {
+				return r, err
+			}
 		case !strings.HasPrefix(key, reservedPrefix):
-			return r, fmt.Errorf("%w: unknown attribute %.80q; the attributes of an inline volume are %s and %s", volume.ErrInvalid, key, inlineSize, paramPool)
+			return r, fmt.Errorf("%w: unknown attribute %.80q; the attributes of an inline volume are %s", volume.ErrInvalid, key,
+				strings.Join([]string{inlineSize, paramPool, volume.ParamMode, volume.ParamOwner}, ", "))
 		}
 	}
 	return r, nil

@@ -51,7 +51,7 @@ func createRequest(driver string, req *csi.CreateVolumeRequest) (volume.Request,
 		return volume.Request{}, err
 	}
 	r.Name, r.ID = name, volume.IDForName(name)
-	if r.Attributes, err = parseAttributes(volume.Attributes{}, req.GetMutableParameters()); err != nil {
+	if r.Attributes, err = r.Attributes.With(req.GetMutableParameters()); err != nil {
 		return volume.Request{}, err
 	}
 	if r.Size, r.LimitBytes, err = createRange(req.GetCapacityRange()); err != nil {
@@ -108,7 +108,7 @@ func applyParameters(r *volume.Request, params map[string]string) error {
 		return err
 	}
 	r.Pool, r.Labels = p.pool, p.labels
-	r.Thick, r.OnDelete, r.MkfsOptions = p.thick, p.onDelete, p.mkfsOptions
+	r.Thick, r.OnDelete, r.MkfsOptions, r.Root = p.spec.Thick, p.spec.OnDelete, p.spec.MkfsOptions, p.spec.Root
 	if r.FSType == "" && r.Mode == volume.Filesystem {
 		r.FSType = p.fsType
 	}

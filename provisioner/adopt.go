@@ -28,7 +28,7 @@ func (p *Provisioner) adopt(ctx context.Context, w *order) (*v1alpha1.PlinthVolu
 		return nil, false, errClaimGone
 	}
 	v, err = p.view.AssignVolume(ctx, v, ledger.Holder{
-		Namespace: w.claim.Namespace, Name: w.claim.Name, UID: string(w.claim.UID), Class: w.sc.Name,
+		Namespace: w.claim.Namespace, Name: w.claim.Name, UID: string(w.claim.UID), Class: w.sc.Name, TrashKeep: w.class.keep(),
 	})
 	return v, false, err
 }
@@ -78,6 +78,12 @@ func (p *Provisioner) mayAdopt(w *order, v *v1alpha1.PlinthVolume) error {
 		return fmt.Errorf("%w: it has %s, and %s are asked for; ask for as much or less, and expand the claim later", volume.ErrOutOfRange, bytesize.Format(v.Status.Size.Value()), bytesize.Format(w.place.Size))
 	case v.Spec.VolumeType != w.class.Type:
 		return fmt.Errorf("%w: it is of volumeType %s, and the StorageClass makes %s", volume.ErrInvalid, v.Spec.VolumeType, w.class.Type)
+	case w.class.Make.OnDelete == volume.Scrub && v.Spec.OnDelete != string(volume.Scrub):
+		return fmt.Errorf("%w: it was made without %s: %s, which the StorageClass promises; use a class without it", volume.ErrInvalid, volume.ParamOnDelete, volume.Scrub)
+	case w.class.Make.Thick && !v.Spec.Thick:
+		return fmt.Errorf("%w: it was made without %s: thick, which the StorageClass promises; use a class without it", volume.ErrInvalid, volume.ParamProvisioning)
+	case w.attributesClass() != nil && w.attributes != ledger.AttributesOf(v.Status.Attributes):
+		return fmt.Errorf("%w: it has other attributes than VolumeAttributesClass %s; adopt it without one, and give it one then", volume.ErrInvalid, *w.attributesClass())
 	case !v.Spec.Shared && slices.ContainsFunc(w.place.AccessModes, severalNodes):
 		return fmt.Errorf("%w: it is on one node and cannot be used from several", volume.ErrInvalid)
 	}

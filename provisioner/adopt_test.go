@@ -3,9 +3,11 @@ package provisioner
 import (
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
@@ -62,6 +64,9 @@ func TestAdopt(t *testing.T) {
 		{name: "with a PersistentVolume", pv: held, says: "PersistentVolume pvc-first has it"},
 		{name: "another type", class: map[string]string{"volumeType": "local"}, says: "volumeType csi"},
 		{name: "another pool", class: map[string]string{"pool": "b"}, says: "in pool a"},
+		{name: "not scrubbed as promised", class: map[string]string{"onDelete": "scrub"}, says: "made without onDelete: scrub"},
+		{name: "not allocated as promised", class: map[string]string{"provisioning": "thick"}, says: "made without provisioning: thick"},
+		{name: "out of the trash", volume: func(v *v1alpha1.PlinthVolume) { v.Spec.TrashedUntil = ptr(metav1.NewTime(time.Now().Add(time.Hour))) }},
 		{name: "another mode", claim: func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr(corev1.PersistentVolumeBlock) }, says: "volumeMode"},
 		{name: "several nodes", claim: func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}

@@ -13,6 +13,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 	"github.com/plinth-csi/plinth/provisioner/bytesize"
+	"github.com/plinth-csi/plinth/provisioner/ledger"
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
@@ -27,6 +28,8 @@ type order struct {
 	from  volume.Content // what it starts with
 	// adopts is the PlinthVolume that the claim is to have, "" for a new one.
 	adopts string
+	// attributes are those of the claim's VolumeAttributesClass.
+	attributes volume.Attributes
 	// anchored: what it starts with is on one node, so there is no other.
 	anchored bool
 }
@@ -46,6 +49,8 @@ func read(driver, name string, claim *corev1.PersistentVolumeClaim, sc *storagev
 		Pinned:     class.Type == v1alpha1.VolumeTypeLocal,
 		Pools:      class.Pools,
 		Topologies: class.Topologies,
+		Needs:      class.needs(),
+		Mkfs:       len(class.Make.MkfsOptions) > 0,
 		Key:        TopologyKey(driver),
 	}
 	if claim.Spec.VolumeMode != nil {
@@ -77,6 +82,12 @@ func (o *order) faults() []error {
 	if o.class.Type == v1alpha1.VolumeTypeHostPath && onlyRead(o.place.AccessModes) {
 		f = append(f, errors.New("accessMode ReadOnlyMany cannot be volumeType hostPath, for nothing would keep its pods from writing; use a StorageClass with volumeType csi, or ReadWriteMany and readOnly in the pods"))
 	}
+	if o.place.Mode == volume.Block && o.class.Make.Root != (volume.Root{}) {
+		f = append(f, fmt.Errorf("volumeMode Block has no root directory for parameters %s and %s; use a StorageClass without them", volume.ParamMode, volume.ParamOwner))
+	}
+	if o.place.Mode == volume.Block && len(o.class.Make.MkfsOptions) > 0 {
+		f = append(f, fmt.Errorf("volumeMode Block has no filesystem for parameter %s; use a StorageClass without it", volume.ParamMkfsOptions))
+	}
 	if o.place.Size <= 0 {
 		f = append(f, errors.New("spec.resources.requests.storage must be more than zero"))
 	}
@@ -85,9 +96,6 @@ func (o *order) faults() []error {
 	}
 	if spec.Selector != nil {
 		f = append(f, errors.New("spec.selector cannot be honoured for a new volume; leave it out"))
-	}
-	if c := spec.VolumeAttributesClassName; c != nil && *c != "" {
-		f = append(f, errors.New("volumeAttributesClassName is not supported yet"))
 	}
 	return f
 }
@@ -100,9 +108,12 @@ func onlyRead(modes []volume.AccessMode) bool {
 // intent is the PlinthVolume for an order that has a place.
 func (o *order) intent(at placement.Choice) *v1alpha1.PlinthVolume {
 	v := newVolume(o.name, o.place, at)
+	spec := o.class.Make
+	spec.Attributes = o.attributes
+	ledger.MakeAs(&v.Spec, spec)
 	v.Spec.VolumeType = o.class.Type
 	v.Spec.ClaimNamespace, v.Spec.ClaimName, v.Spec.ClaimUID = o.claim.Namespace, o.claim.Name, string(o.claim.UID)
-	v.Spec.StorageClassName = o.sc.Name
+	v.Spec.StorageClassName, v.Spec.TrashKeep = o.sc.Name, o.class.keep()
 	v.Spec.Source = sourceOf(o.from)
 	return v
 }

@@ -41,6 +41,7 @@ const (
 	logVolume = "volume"
 	logNode   = "node"
 	logClaim  = "claim"
+	logUntil  = "until"
 	logError  = "error"
 )
 
@@ -60,20 +61,22 @@ type Config struct {
 // Controller is the control plane: provisioner, capacity, and the volumes of
 // the CSI controller service. It is made by New and runs once.
 type Controller struct {
-	cfg     Config
-	client  kubernetes.Interface
-	view    *ledger.View
-	factory informers.SharedInformerFactory
-	claims  *wakeable
-	pvs     *wakeable
-	classes storagelisters.StorageClassLister
-	nodes   corelisters.NodeLister
+	cfg        Config
+	client     kubernetes.Interface
+	view       *ledger.View
+	factory    informers.SharedInformerFactory
+	claims     *wakeable
+	pvs        *wakeable
+	classes    storagelisters.StorageClassLister
+	nodes      corelisters.NodeLister
+	attributes attributesClasses
 
 	provisioner *Provisioner
 	volumes     *Volumes
 	snapshots   *Snapshots
 	capacity    atomic.Pointer[capacity.Publisher] // set once the caches are filled
 	chores      *chores
+	trash       *trash
 	steering    *steering
 	expander    *expander
 	events      record.EventBroadcaster
@@ -165,7 +168,7 @@ func (c *Controller) assemble() {
 			return orNil(claimLister.PersistentVolumeClaims(namespace).Get(name))
 		},
 		volume:  func(name string) *corev1.PersistentVolume { return orNil(pvLister.Get(name)) },
-		holders: c.holders,
+		holders: c.holders, attributes: c.attributes.get,
 	}
 	shared := core{
 		driver: c.cfg.Driver, view: c.view, slow: &slowNodes{},
@@ -180,6 +183,7 @@ func (c *Controller) assemble() {
 	}
 	c.chores = newChores(c.cfg.Driver, c.provisioner.events, c.view, found, c.nodes, c.provisioner.resting, shared.picture.heir, c.cfg.Log)
 	c.provisioner.orphaned = c.chores.volume
+	c.trash = newTrash(c.view, found, c.cfg.Log)
 	c.steering = newSteering(c.provisioner, c.client, func(name string) *corev1.Node { return orNil(c.nodes.Get(name)) }, c.cfg.Log)
 	c.expander = newExpander(c.cfg.Driver, c.client, c.view, found, c.provisioner.events, c.cfg.Log)
 }
@@ -212,6 +216,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), c.Ready) {
 		return nil
 	}
+	if err := c.watchAttributes(ctx); err != nil {
+		return err
+	}
 	owner, err := podOwner(ctx, c.client, c.cfg.Namespace, c.cfg.PodName)
 	if err != nil {
 		c.cfg.Log.Warn("capacities will have no owner", logError, err)
@@ -239,6 +246,7 @@ func (c *Controller) lead(ctx context.Context) {
 	wg.Go(func() { c.provisioner.remind(ctx) })
 	wg.Go(func() { c.capacity.Load().Run(ctx) })
 	wg.Go(func() { c.chores.run(ctx) })
+	wg.Go(func() { c.trash.run(ctx) })
 	c.steering.allChanged(c.claims.GetStore())
 	wg.Go(func() { c.steering.run(ctx) })
 	wg.Go(func() { c.expander.run(ctx) })

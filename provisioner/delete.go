@@ -14,7 +14,7 @@ import (
 
 // Delete implements controller.Provisioner. It returns nil once the node has
 // freed the bytes and the PlinthVolume is gone, or once that is marked if its
-// node is (see lost). Where that takes long the
+// node is (see lost), or once the volume is in the trash. Where that takes long the
 // call is ignored, which costs no event and no back-off, and the end of the
 // PlinthVolume wakes the PersistentVolume.
 func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) error {
@@ -33,6 +33,9 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 	}
 	if err := contradicts(pv, v); err != nil {
 		return fmt.Errorf("%w: %w; so it is not what PersistentVolume %s stands for, and is not deleted with it; set the reclaim policy to Retain and delete the PersistentVolume", volume.ErrInvalid, err, pv.Name)
+	}
+	if v.DeletionTimestamp == nil && v.Spec.TrashKeep != nil && v.Status.Size != nil {
+		return p.throwAway(ctx, v)
 	}
 	if v.DeletionTimestamp == nil {
 		if err := p.view.DeleteVolume(ctx, v); err != nil {

@@ -23,7 +23,7 @@ func (p *Provisioner) ShouldProvision(_ context.Context, claim *corev1.Persisten
 	if claim.Annotations[selectedNode] != "" {
 		return true
 	}
-	w, err := read(p.driver, "", claim, class, "")
+	w, err := p.order("", claim, class, "")
 	request := &w.place
 	if err != nil {
 		request = nil

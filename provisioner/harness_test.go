@@ -226,6 +226,7 @@ func btrfs(name, available string) v1alpha1.PoolStatus {
 func image(name, available string) v1alpha1.PoolStatus {
 	p := btrfs(name, available)
 	p.Backend, p.Modes, p.FSTypes = "image", []string{"Filesystem", "Block"}, []string{"ext4", "xfs"}
+	p.Abilities = []string{"Thick"}
 	return p
 }
 

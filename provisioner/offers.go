@@ -32,6 +32,7 @@ func offers(driver string, classes []*storagev1.StorageClass, nodes []placement.
 func classOffers(driver string, class Class, nodes []placement.Node) []capacity.Offer {
 	r := placement.Request{
 		Mode: volume.Filesystem, FSType: class.FSType, Pools: class.Pools, Topologies: class.Topologies,
+		Needs: class.needs(), Mkfs: len(class.Make.MkfsOptions) > 0,
 		Pinned: class.Type == v1alpha1.VolumeTypeLocal, Key: TopologyKey(driver),
 	}
 	var out []capacity.Offer
@@ -77,5 +78,5 @@ func canServe(r placement.Request, class Class, node string, p volume.PoolStatus
 		return true
 	}
 	r.Mode, r.FSType = volume.Block, ""
-	return class.Type == v1alpha1.VolumeTypeCSI && r.Serves(node, p)
+	return class.Type == v1alpha1.VolumeTypeCSI && class.Make.Root == (volume.Root{}) && r.Serves(node, p)
 }

@@ -56,6 +56,12 @@ func TestOffers(t *testing.T) {
 			want:  []capacity.Offer{local("sc", "n1", 4*gi, 4*gi)},
 		},
 		{
+			name: "only pools that allocate", parameters: map[string]string{"provisioning": "thick", "mode": "0700"},
+			nodes: []placement.Node{node("n1", btrfs("a", "2Gi"), image("b", "3Gi"))},
+			want:  []capacity.Offer{local("sc", "n1", 3*gi, 3*gi)},
+		},
+		{name: "no pool scrubs", parameters: map[string]string{"onDelete": "scrub"}, nodes: []placement.Node{node("n1", image("b", "3Gi"))}},
+		{
 			name: "only pools that make the filesystem", parameters: map[string]string{"csi.storage.k8s.io/fstype": "xfs"},
 			nodes: []placement.Node{node("n1", btrfs("a", "2Gi"), image("b", "3Gi"))},
 			want:  []capacity.Offer{local("sc", "n1", 3*gi, 3*gi)},

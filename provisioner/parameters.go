@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	storagev1 "k8s.io/api/storage/v1"
 
@@ -20,20 +21,29 @@ const (
 	ParamPool       = "pool"                      // names separated by commas; absent is any pool
 	ParamVolumeType = "volumeType"                // csi (default), local or hostPath
 	ParamFSType     = "csi.storage.k8s.io/fstype" // ext4 or xfs, where the pool formats
+	ParamTrashKeep  = "trashKeep"                 // how long a deleted volume is kept, with onDelete: trash
 )
 
 var (
 	volumeTypes = []v1alpha1.VolumeType{v1alpha1.VolumeTypeCSI, v1alpha1.VolumeTypeLocal, v1alpha1.VolumeTypeHostPath}
 	fsTypes     = []string{"ext4", "xfs"}
-	parameters  = []string{ParamPool, ParamVolumeType, ParamFSType}
 )
+
+// parameters are all that a StorageClass may have.
+func parameters() []string {
+	return append([]string{ParamPool, ParamVolumeType, ParamFSType, ParamTrashKeep}, volume.SpecParams()...)
+}
 
 // Class is what a StorageClass asks for.
 type Class struct {
-	Name       string
-	Pools      []string // allowed names; empty is any
-	Type       v1alpha1.VolumeType
-	FSType     string // "" takes what the pool gives
+	Name   string
+	Pools  []string // allowed names; empty is any
+	Type   v1alpha1.VolumeType
+	FSType string // "" takes what the pool gives
+	// Trash keeps a deleted volume for so long; 0 frees it at once.
+	Trash time.Duration
+	// Make is how volumes are made: what volume.Spec.Set sets.
+	Make       volume.Spec
 	Topologies []placement.Term
 }
 
@@ -46,6 +56,9 @@ func ParseClass(sc *storagev1.StorageClass) (Class, error) {
 		if err := c.set(key, sc.Parameters[key]); err != nil {
 			faults = append(faults, err)
 		}
+	}
+	if err := trashFault(sc.Parameters); err != nil {
+		faults = append(faults, err)
 	}
 	if c.Type == v1alpha1.VolumeTypeHostPath && len(sc.MountOptions) > 0 {
 		faults = append(faults, errors.New("mountOptions cannot be honoured for volumeType hostPath; leave them out, or use csi or local"))
@@ -85,8 +98,23 @@ func (c *Class) set(key, value string) error {
 		if !slices.Contains(fsTypes, value) {
 			return fmt.Errorf("parameter %s: %.80q is not one of %s", key, value, strings.Join(fsTypes, ", "))
 		}
+	case ParamTrashKeep:
+		var err error
+		c.Trash, err = parseKeep(value)
+		return err
+	case volume.ParamOnDelete:
+		if value == onDeleteTrash {
+			return nil // the volume itself is made as any
+		}
+		if _, err := c.Make.Set(key, value); err != nil {
+			return fmt.Errorf("parameter %s: %.80q is not one of %s, %s, %s", key, value, volume.Delete, volume.Scrub, onDeleteTrash)
+		}
 	default:
-		return fmt.Errorf("unknown parameter %.80q; the parameters are %s", key, strings.Join(parameters, ", "))
+		known, err := c.Make.Set(key, value)
+		if !known {
+			err = fmt.Errorf("unknown parameter %.80q; the parameters are %s", key, strings.Join(parameters(), ", "))
+		}
+		return err
 	}
 	return nil
 }
@@ -95,9 +123,21 @@ func (c *Class) set(key, value string) error {
 func sentence(faults []error) string {
 	words := make([]string, 0, len(faults))
 	for _, f := range faults {
-		words = append(words, f.Error())
+		words = append(words, strings.TrimPrefix(f.Error(), volume.ErrInvalid.Error()+": "))
 	}
 	return strings.Join(words, "; ")
+}
+
+// needs are the abilities that a pool must have for the class's volumes.
+func (c *Class) needs() []volume.Ability {
+	var out []volume.Ability
+	if c.Make.Thick {
+		out = append(out, volume.AbleThick)
+	}
+	if c.Make.OnDelete == volume.Scrub {
+		out = append(out, volume.AbleScrub)
+	}
+	return out
 }
 
 // delayed says whether sc waits for the first consumer of a claim.

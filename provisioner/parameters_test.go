@@ -34,6 +34,13 @@ func TestParseClass(t *testing.T) {
 			want:       Class{Pools: []string{"fast", "bulk"}, Type: v1alpha1.VolumeTypeLocal, FSType: "xfs"},
 		},
 		{
+			name:       "how volumes are made",
+			parameters: map[string]string{"provisioning": "thick", "onDelete": "scrub", "mkfsOptions": "-i 8192", "mode": "2770", "owner": "1000:1001"},
+			want: Class{Type: v1alpha1.VolumeTypeCSI, Make: volume.Spec{
+				Thick: true, OnDelete: volume.Scrub, MkfsOptions: []string{"-i", "8192"}, Root: volume.Root{Mode: 0o2770, UID: 1000, GID: 1001},
+			}},
+		},
+		{
 			name: "topologies", topologies: zone,
 			want: Class{Type: v1alpha1.VolumeTypeCSI, Topologies: []placement.Term{{"zone": {"a", "b"}}}},
 		},
@@ -42,6 +49,8 @@ func TestParseClass(t *testing.T) {
 		{name: "bad type", parameters: map[string]string{"volumeType": "hostpath"}, fault: []string{`"hostpath" is not one of csi, local, hostPath`}},
 		{name: "bad filesystem", parameters: map[string]string{"csi.storage.k8s.io/fstype": "ntfs"}, fault: []string{`"ntfs" is not one of ext4, xfs`}},
 		{name: "empty filesystem", parameters: map[string]string{"csi.storage.k8s.io/fstype": ""}, fault: []string{`"" is not one of`}},
+		{name: "bad provisioning", parameters: map[string]string{"provisioning": "fat"}, fault: []string{`StorageClass c: parameter provisioning: "fat" is neither`}},
+		{name: "bad owner", parameters: map[string]string{"owner": "root:root"}, fault: []string{`parameter owner: "root:root"`, "uid:gid"}},
 		{name: "path as pool", parameters: map[string]string{"pool": "../etc"}, fault: []string{`"../etc" is not the name of a pool`}},
 		{name: "empty pool", parameters: map[string]string{"pool": "fast,,bulk"}, fault: []string{`"" is not the name of a pool`}},
 		{name: "all faults at once", parameters: map[string]string{"pool": "A", "type": "csi", "volumeType": "nfs"}, fault: []string{`"A"`, `"type"`, `"nfs"`}},

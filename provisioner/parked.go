@@ -28,9 +28,10 @@ type parked struct {
 }
 
 type parkedClaim struct {
-	class   string
-	request *placement.Request // nil: only another class can help
-	told    string             // what its user was told last
+	class      string
+	attributes string             // its VolumeAttributesClass, "" for none
+	request    *placement.Request // nil: only another class can help
+	told       string             // what its user was told last
 }
 
 func newParked(fits func(placement.Request) bool, wake func(types.UID)) *parked {
@@ -43,7 +44,7 @@ func (p *parked) put(claim *corev1.PersistentVolumeClaim, class string, request 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before, known := p.claims[claim.UID]
-	p.claims[claim.UID] = parkedClaim{class: class, request: request, told: told}
+	p.claims[claim.UID] = parkedClaim{class: class, attributes: attributesClassOf(claim), request: request, told: told}
 	if request != nil {
 		p.nodesChanged() // they may have, since the request was refused
 	}
@@ -60,6 +61,12 @@ func (p *parked) drop(uid types.UID) {
 // classChanged wakes the claims of a class that was made, changed or removed.
 func (p *parked) classChanged(class string) {
 	p.release(func(c parkedClaim) bool { return c.class == class })
+}
+
+// attributesChanged wakes the claims with a VolumeAttributesClass that was
+// made, changed or removed.
+func (p *parked) attributesChanged(name string) {
+	p.release(func(c parkedClaim) bool { return c.attributes == name })
 }
 
 // nodesChanged has the claims without a place looked at soon.

@@ -33,9 +33,10 @@ const (
 // lookups are what the provisioner reads besides the ledger, all from caches.
 // Each returns nil for what is not there.
 type lookups struct {
-	class  func(name string) *storagev1.StorageClass
-	claim  func(namespace, name string) *corev1.PersistentVolumeClaim
-	volume func(name string) *corev1.PersistentVolume
+	class      func(name string) *storagev1.StorageClass
+	claim      func(namespace, name string) *corev1.PersistentVolumeClaim
+	volume     func(name string) *corev1.PersistentVolume
+	attributes func(name string) *storagev1.VolumeAttributesClass
 	// holders are the PersistentVolumes that a PlinthVolume is behind.
 	holders func(volume string) []*corev1.PersistentVolume
 }
@@ -71,7 +72,7 @@ func (p *Provisioner) SupportsBlock(context.Context) bool { return true }
 func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
 	p.limiter.begin(string(o.PVC.UID))
 	p.resting.take(o.PVC.UID)
-	w, err := read(p.driver, o.PVName, o.PVC, o.StorageClass, o.SelectedNodeName)
+	w, err := p.order(o.PVName, o.PVC, o.StorageClass, o.SelectedNodeName)
 	if err != nil {
 		return nil, controller.ProvisioningFinished, p.park(o.PVC, o.StorageClass.Name, nil, err)
 	}

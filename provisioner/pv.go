@@ -64,6 +64,7 @@ func (o *order) persistentVolume(driver string, v *v1alpha1.PlinthVolume) (*core
 			MountOptions:                  o.sc.MountOptions,
 			VolumeMode:                    &mode,
 			NodeAffinity:                  nodeAffinity(driver, v),
+			VolumeAttributesClassName:     o.attributesClass(),
 			PersistentVolumeSource:        source,
 		},
 	}, nil

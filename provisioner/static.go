@@ -50,7 +50,7 @@ func (c *chores) held(v *v1alpha1.PlinthVolume) (ledger.Holder, bool) {
 
 func holderOf(v *v1alpha1.PlinthVolume) ledger.Holder {
 	s := v.Spec
-	return ledger.Holder{Namespace: s.ClaimNamespace, Name: s.ClaimName, UID: s.ClaimUID, Class: s.StorageClassName, Retained: s.Retained}
+	return ledger.Holder{Namespace: s.ClaimNamespace, Name: s.ClaimName, UID: s.ClaimUID, Class: s.StorageClassName, Retained: s.Retained, TrashKeep: s.TrashKeep}
 }
 
 // nowhere tells of a volume that no node will ever make.

@@ -149,7 +149,7 @@ func (s *steering) steer(ctx context.Context, name cache.ObjectName) error {
 // place is where a claim's source is, if a volume for the claim can be there.
 func (s *steering) place(ctx context.Context, claim *corev1.PersistentVolumeClaim) (content, error) {
 	p := s.provisioner
-	w, err := read(p.driver, volumeName(claim.UID), claim, p.lookup.class(*claim.Spec.StorageClassName), "")
+	w, err := p.order(volumeName(claim.UID), claim, p.lookup.class(*claim.Spec.StorageClassName), "")
 	if err != nil {
 		return content{}, err
 	}

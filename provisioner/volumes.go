@@ -199,6 +199,12 @@ func (s *Volumes) request(r volume.Request) placement.Request {
 	place := placement.Request{
 		Size: r.Size, Mode: r.Mode, FSType: r.FSType, AccessModes: r.AccessModes,
 		Nodes: r.Nodes, Key: TopologyKey(s.driver), Avoid: map[placement.PoolKey]bool{},
+		Mkfs: len(r.MkfsOptions) > 0,
+	}
+	asked := Class{Make: r.Spec}
+	place.Needs = asked.needs()
+	if r.Attributes != (volume.Attributes{}) {
+		place.Needs = append(place.Needs, volume.AbleAttributes)
 	}
 	if place.Mode == volume.Block {
 		place.FSType = ""

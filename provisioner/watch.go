@@ -64,6 +64,9 @@ func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
 	p := c.provisioner
 	p.picture.volumeChanged(now)
 	c.chores.volumeChanged(now)
+	if now.Spec.TrashedUntil != nil || was != nil && was.Spec.TrashedUntil != nil {
+		c.trash.look(now.Name)
+	}
 	if was == nil || equality.Semantic.DeepEqual(was.Status, now.Status) {
 		if now.Status.Phase == "" && now.DeletionTimestamp == nil {
 			return // just written, by us
@@ -82,6 +85,7 @@ func (c *Controller) volumeChanged(was, now *v1alpha1.PlinthVolume) {
 func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
 	p := c.provisioner
 	p.picture.volumeGone(v)
+	c.trash.look(v.Name)
 	p.resting.published(v.Name)
 	p.slow.answered(v.Spec.NodeName)
 	p.parked.nodesChanged()
@@ -183,6 +187,7 @@ func (c *Controller) persistentGone(o any) {
 		if name := volumeBehind(c.cfg.Driver, pv); name != "" {
 			c.chores.volume(name)
 			c.nudge(awaitedVolume(name))
+			c.trash.look(name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/ledger"
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
@@ -65,12 +66,11 @@ func busy(err error) error {
 // describe puts a volume in the words of driver/volume.
 func describe(v *v1alpha1.PlinthVolume) volume.Volume {
 	out := volume.Volume{
-		Spec: volume.Spec{
-			ID: volume.ID(v.Name), Size: v.Spec.Size.Value(),
-			Mode: volume.Mode(v.Spec.VolumeMode), FSType: v.Spec.FSType,
-		},
+		Spec: ledger.MadeAs(v.Spec),
 		Name: v.Name, Pool: v.Spec.Pool, From: contentOf(v.Spec.Source), CreatedAt: v.CreationTimestamp.Time,
 	}
+	out.Attributes = ledger.AttributesOf(v.Status.Attributes)
+	out.ID, out.Size, out.Mode, out.FSType = volume.ID(v.Name), v.Spec.Size.Value(), volume.Mode(v.Spec.VolumeMode), v.Spec.FSType
 	if v.Spec.Name != "" {
 		out.Name = v.Spec.Name
 	}
@@ -97,6 +97,7 @@ func intentFor(name string, r volume.Request, place placement.Request, at placem
 	if r.Name != name {
 		v.Spec.Name = r.Name
 	}
+	ledger.MakeAs(&v.Spec, r.Spec)
 	v.Spec.Source = sourceOf(r.From)
 	v.Spec.ClaimName, v.Spec.ClaimNamespace = r.Labels[labelClaim], r.Labels[labelNamespace]
 	return v
@@ -120,6 +121,8 @@ func same(v *v1alpha1.PlinthVolume, r volume.Request) error {
 		fault = "is in pool " + v.Spec.Pool
 	case len(r.Nodes) > 0 && !v.Spec.Shared && !slices.Contains(r.Nodes, v.Spec.NodeName):
 		fault = "is on node " + v.Spec.NodeName
+	case !madeAlike(ledger.MadeAs(v.Spec), r.Spec):
+		fault = "was made with other parameters"
 	case contentOf(v.Spec.Source) != r.From:
 		fault = "starts with something else"
 	case !covers(v.Spec.AccessModes, r.AccessModes):
@@ -128,6 +131,12 @@ func same(v *v1alpha1.PlinthVolume, r volume.Request) error {
 		return nil
 	}
 	return fmt.Errorf("%w: volume %s %s", volume.ErrExists, v.Name, fault)
+}
+
+// madeAlike compares what volume.Spec.Set sets.
+func madeAlike(a, b volume.Spec) bool {
+	return a.Thick == b.Thick && (a.OnDelete == volume.Scrub) == (b.OnDelete == volume.Scrub) &&
+		slices.Equal(a.MkfsOptions, b.MkfsOptions) && a.Root == b.Root
 }
 
 func covers(have []string, want []volume.AccessMode) bool {

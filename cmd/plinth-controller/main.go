@@ -89,7 +89,8 @@ func runController(ctx context.Context, c controllerConfig) error {
 		return err
 	}
 	cfg := driver.Config{
-		Name: c.driverName, Version: version, Endpoint: c.endpoint, Volumes: controller.Volumes(), Snapshots: controller.Snapshots(), Log: log,
+		Name: c.driverName, Version: version, Endpoint: c.endpoint, Volumes: controller.Volumes(), Snapshots: controller.Snapshots(),
+		Modifier: controller.Volumes(), Log: log,
 	}
 	if c.groups {
 		cfg.Groups = controller.Snapshots()

@@ -125,6 +125,10 @@ func (e nodeEngine) Expand(ctx context.Context, id volume.ID, size int64) (volum
 	return e.pools.Expand(ctx, id, size)
 }
 
+func (e nodeEngine) Modify(ctx context.Context, id volume.ID, to volume.Attributes) (volume.Volume, error) {
+	return e.pools.Modify(ctx, id, to)
+}
+
 func (e nodeEngine) CreateSnapshot(ctx context.Context, r volume.SnapshotRequest) (volume.Snapshot, error) {
 	return e.pools.CreateSnapshot(ctx, r)
 }

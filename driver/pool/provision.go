@@ -48,6 +48,8 @@ func complete(req volume.Request) (volume.Request, error) {
 		err = fmt.Errorf("%w: volume %s of mode %q; the modes are %s and %s", volume.ErrInvalid, req.ID, req.Mode, volume.Filesystem, volume.Block)
 	case !slices.Contains([]volume.OnDelete{"", volume.Delete, volume.Scrub}, req.OnDelete):
 		err = fmt.Errorf("%w: volume %s with onDelete %q; it is %s or %s", volume.ErrInvalid, req.ID, req.OnDelete, volume.Delete, volume.Scrub)
+	case req.Mode == volume.Block && req.Root != (volume.Root{}):
+		err = fmt.Errorf("%w: volume %s is a block device and has no root directory for parameters %s and %s; leave them out", volume.ErrInvalid, req.ID, volume.ParamMode, volume.ParamOwner)
 	case req.Mode == volume.Block && req.FSType != "":
 		err = fmt.Errorf("%w: volume %s is a block device and has no filesystem %q", volume.ErrInvalid, req.ID, req.FSType)
 	}
@@ -162,6 +164,8 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("thick provisioning", r.Spec.Thick, req.Thick)
 	case !slices.Equal(r.Spec.MkfsOptions, req.MkfsOptions):
 		return says("mkfs options", r.Spec.MkfsOptions, req.MkfsOptions)
+	case r.Spec.Root != req.Root:
+		return says("root directory", r.Spec.Root, req.Root)
 	case r.State == creating && r.Spec.Attributes != req.Attributes: // later they may have been changed
 		return says("attributes", r.Spec.Attributes, req.Attributes)
 	case len(pools) > 0 && !slices.Contains(pools, p.cfg.Name):

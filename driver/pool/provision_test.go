@@ -319,3 +319,23 @@ func TestLostPoolMayHold(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// TestRootDirectory: a volume is as the first request has made it, and a block
+// device has no root directory.
+func TestRootDirectory(t *testing.T) {
+	m := several(t)
+	r := request("r", 1<<20)
+	r.Root = volume.Root{Mode: 0o750}
+	if v, err := m.Create(t.Context(), r); err != nil || v.Root != r.Root {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	r.Root.Mode = 0o700
+	if _, err := m.Create(t.Context(), r); !errors.Is(err, volume.ErrExists) {
+		t.Errorf("another root directory: %v", err)
+	}
+	r = request("b", 1<<20)
+	r.Mode, r.Root = volume.Block, volume.Root{UID: 1}
+	if _, err := m.Create(t.Context(), r); !errors.Is(err, volume.ErrInvalid) {
+		t.Errorf("of a block device: %v", err)
+	}
+}

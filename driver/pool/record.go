@@ -18,7 +18,8 @@ import (
 // older plinth leaves alone what it does not understand.
 //
 //	2: modifyTo, from, ephemeral, target, family, beside; in spec mkfsOptions, onDelete, attributes
-const recordVersion = 2
+//	3: in spec root
+const recordVersion = 3
 
 // state is where a volume is in its life.
 type state string

@@ -41,8 +41,8 @@ func TestBrokenRecords(t *testing.T) {
 	}{
 		{"empty", string(good), "", "EOF", 0},
 		{"cut short", string(good), string(good[:len(good)/2]), "", 0},
-		{"newer", `"version": 2`, `"version": 3`, "version 3", 1 << 30},
-		{"newer with a field", `"version": 2`, `"version": 3, "snapshotOf": "x"`, "snapshotOf", 1 << 30},
+		{"newer", `"version": 3`, `"version": 4`, "version 4", 1 << 30},
+		{"newer with a field", `"version": 3`, `"version": 4, "snapshotOf": "x"`, "snapshotOf", 1 << 30},
 		{"another volume's", `"id": "pvc-1"`, `"id": "../../etc"`, "record of volume", 1 << 30},
 		{"unknown state", `"ready"`, `"melting"`, "unknown state", 1 << 30},
 		{"no size", `"size": 1073741824`, `"size": -5`, "sizes", 0},
@@ -76,7 +76,7 @@ func TestBrokenRecordIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := strings.Replace(string(data), `"version": 2`, `"version": 9`, 1)
+	newer := strings.Replace(string(data), `"version": 3`, `"version": 9`, 1)
 	stranger := filepath.Join(dir, recordsDir, "notes.txt")
 	for path, text := range map[string]string{file: newer, stranger: "mine"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -116,7 +116,7 @@ func second[T any](_ T, err error) error { return err }
 
 func FuzzDecodeRecord(f *testing.F) {
 	f.Add(encoded(f, sampleRecord()))
-	f.Add([]byte(`{"version":3,"spec":{"size":5}}`))
+	f.Add([]byte(`{"version":4,"spec":{"size":5}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e := decodeRecord("pvc-1", data)
 		if e.Spec.ID != "pvc-1" || e.reserved() < 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/plinth-csi/plinth/driver/backend"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
@@ -82,7 +83,7 @@ func (s *slot) faulty(err error) volume.PoolStatus {
 func (p *pool) status(ctx context.Context, look func(context.Context) (ground, error)) volume.PoolStatus {
 	a := p.backend.Abilities()
 	st := volume.PoolStatus{Name: p.cfg.Name, Path: p.cfg.Path, Shared: p.cfg.Shared, State: volume.PoolUnavailable,
-		Backend: p.kind, UUID: p.guard.uuid, Modes: a.Modes, FSTypes: a.FSTypes}
+		Backend: p.kind, UUID: p.guard.uuid, Modes: a.Modes, FSTypes: a.FSTypes, Abilities: p.abilities(a)}
 	if err := p.measure(ctx, look, &st); err != nil {
 		st.Reason, st.Message = ReasonIO, err.Error()
 		return st
@@ -92,6 +93,21 @@ func (p *pool) status(ctx context.Context, look func(context.Context) (ground, e
 		st.Reason = "Problems"
 	}
 	return st
+}
+
+// abilities are what only some pools can do.
+func (p *pool) abilities(a backend.Abilities) []volume.Ability {
+	_, scrub := p.scrubber()
+	var out []volume.Ability
+	for _, can := range []struct {
+		it   volume.Ability
+		does bool
+	}{{volume.AbleThick, a.Thick}, {volume.AbleScrub, scrub == nil}, {volume.AbleAttributes, a.Attributes}} {
+		if can.does {
+			out = append(out, can.it)
+		}
+	}
+	return out
 }
 
 // measure fills in the sizes of a pool.

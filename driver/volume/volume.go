@@ -38,8 +38,19 @@ type Spec struct {
 	MkfsOptions []string `json:"mkfsOptions,omitempty"`
 	// OnDelete says what becomes of the bytes; "" is Delete.
 	OnDelete OnDelete `json:"onDelete,omitempty"`
+	// Root says how the root directory is made; not for Block.
+	Root Root `json:"root,omitzero"`
 	// Attributes may change in a volume's life (Manager.Modify).
 	Attributes Attributes `json:"attributes,omitzero"`
+}
+
+// Root says how the root directory of a new volume is made. Its zero value is
+// how a backend makes it: root's, for all to enter and read. What is restored
+// or cloned has the root directory of its source, and nobody sets it again.
+type Root struct {
+	Mode uint32 `json:"mode,omitempty"` // permissions, and the bits 02000 and 01000; 0 leaves it as it is made
+	UID  uint32 `json:"uid,omitempty"`
+	GID  uint32 `json:"gid,omitempty"`
 }
 
 // OnDelete says what becomes of a volume's bytes when it is deleted.
@@ -235,4 +246,15 @@ type PoolStatus struct {
 	Modes                                       []Mode   // what its volumes can be
 	FSTypes                                     []string // what the backend can format; empty where it does not
 	Enforced                                    bool
+	Abilities                                   []Ability // beyond these, what only some pools can do
 }
+
+// Ability is something that only some pools can do for a volume.
+type Ability string
+
+// The abilities.
+const (
+	AbleThick      Ability = "Thick"      // allocates the bytes when a volume is made
+	AbleScrub      Ability = "Scrub"      // makes the bytes of a deleted volume unreadable
+	AbleAttributes Ability = "Attributes" // limits inodes, and has soft limits
+)

@@ -58,6 +58,9 @@ type Engine interface {
 	List(ctx context.Context) ([]volume.Volume, error)
 	// Expand grows; a volume of that size or more stays as it is.
 	Expand(ctx context.Context, id volume.ID, size int64) (volume.Volume, error)
+	// Modify gives a volume those attributes, all of them; ErrUnsupported where
+	// its pool has none.
+	Modify(ctx context.Context, id volume.ID, to volume.Attributes) (volume.Volume, error)
 	// CreateSnapshot cuts a snapshot, resumes one, or finds the one of that
 	// name; not Ready while its bytes are still being copied.
 	CreateSnapshot(ctx context.Context, r volume.SnapshotRequest) (volume.Snapshot, error)

@@ -23,6 +23,7 @@ type engine struct {
 	fails   map[string]error
 	away    map[string]error
 	pools   []volume.PoolStatus
+	plain   bool  // it has no attributes
 	room    int64 // what a volume can grow to, in bytes; 0 is no bound
 	calls   []string
 }
@@ -96,6 +97,19 @@ func (e *engine) Expand(_ context.Context, id volume.ID, size int64) (v volume.V
 			return volume.ErrNoCapacity
 		}
 		v.Size = max(v.Size, size)
+		e.volumes[id] = v
+		return nil
+	})
+	return v, err
+}
+
+func (e *engine) Modify(_ context.Context, id volume.ID, to volume.Attributes) (v volume.Volume, err error) {
+	err = e.do("modify", id, func() error {
+		if to != (volume.Attributes{}) && e.plain {
+			return fmt.Errorf("pool a has no attributes: %w", volume.ErrUnsupported)
+		}
+		v = e.volumes[id]
+		v.Attributes = to
 		e.volumes[id] = v
 		return nil
 	})

@@ -165,6 +165,9 @@ func poolStatus(p volume.PoolStatus) v1alpha1.PoolStatus {
 	for _, m := range p.Modes {
 		out.Modes = append(out.Modes, string(m))
 	}
+	for _, able := range p.Abilities {
+		out.Abilities = append(out.Abilities, string(able))
+	}
 	return out
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
 
 // reconcile brings one volume to what its object wants. An error has it tried
@@ -39,19 +40,32 @@ func (a *Agent) reconcile(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if v.Spec.Size.Cmp(*v.Status.Size) > 0 {
-		return a.expand(ctx, v)
-	}
-	if now := madePhase(v); v.Status.Phase != now && v.Status.Phase != v1alpha1.VolumeFailed {
+	return a.change(ctx, v)
+}
+
+// change brings a volume that is there to what is wanted of it now.
+func (a *Agent) change(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	was := v.Status.DeepCopy()
+	fresh := v.Status.ObservedGeneration != v.Generation
+	if now := madePhase(v); v.Status.Phase != v1alpha1.VolumeFailed {
 		v.Status.Phase = now
-		return a.write(ctx, v)
 	}
-	return nil
+	err := a.modify(ctx, v, fresh)
+	if v.Spec.Size.Cmp(*v.Status.Size) > 0 && (fresh || !final(v.Status.Reason)) {
+		return errors.Join(err, a.expand(ctx, v))
+	}
+	if equality.Semantic.DeepEqual(was, &v.Status) {
+		return err
+	}
+	return errors.Join(err, a.write(ctx, v))
 }
 
 // madePhase is the phase of a volume that was made and is there.
 func madePhase(v *v1alpha1.PlinthVolume) v1alpha1.VolumePhase {
-	if v.Spec.Retained {
+	switch {
+	case v.Spec.TrashedUntil != nil:
+		return v1alpha1.VolumeTrashed
+	case v.Spec.Retained:
 		return v1alpha1.VolumeRetained
 	}
 	return v1alpha1.VolumeReady
@@ -71,6 +85,7 @@ func (a *Agent) create(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	a.checked(v.Name)
 	v.Status = v1alpha1.PlinthVolumeStatus{
 		Phase: madePhase(v), Size: resource.NewQuantity(made.Size, resource.BinarySI), Path: path,
+		Attributes: ledger.AttributesIn(made.Attributes),
 	}
 	return a.write(ctx, v)
 }
@@ -114,6 +129,7 @@ func (a *Agent) check(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	case err == nil:
 		v.Status.Path = path
 		v.Status.Size = resource.NewQuantity(found.Size, resource.BinarySI)
+		v.Status.Attributes = ledger.AttributesIn(found.Attributes)
 		v.Status.Phase = madePhase(v)
 		if r := v.Status.Reason; r == v1alpha1.ReasonDataMissing || r == v1alpha1.ReasonPoolUnavailable || r == v1alpha1.ReasonInternal {
 			v.Status.Reason, v.Status.Message = "", ""
@@ -133,9 +149,6 @@ func (a *Agent) check(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 // expand grows a volume. That there is no room is written down and not tried
 // again until the intent changes.
 func (a *Agent) expand(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	if final(v.Status.Reason) && v.Status.ObservedGeneration == v.Generation {
-		return nil
-	}
 	grown, err := a.cfg.Engine.Expand(ctx, volume.ID(v.Name), v.Spec.Size.Value())
 	if err == nil {
 		_, err = a.expose(ctx, v) // nobody else grows the filesystem of one that is used by path
@@ -262,12 +275,10 @@ func mended(err error) error {
 // request is what an object asks of the engine.
 func request(v *v1alpha1.PlinthVolume) volume.Request {
 	r := volume.Request{
-		Spec: volume.Spec{
-			ID: volume.ID(v.Name), Size: v.Spec.Size.Value(),
-			Mode: volume.Mode(v.Spec.VolumeMode), FSType: v.Spec.FSType,
-		},
+		Spec: ledger.MadeAs(v.Spec),
 		Name: v.Name, Pool: v.Spec.Pool, Labels: map[string]string{},
 	}
+	r.ID, r.Size, r.Mode, r.FSType = volume.ID(v.Name), v.Spec.Size.Value(), volume.Mode(v.Spec.VolumeMode), v.Spec.FSType
 	if v.Spec.Name != "" {
 		r.Name = v.Spec.Name
 	}

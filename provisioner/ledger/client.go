@@ -73,13 +73,24 @@ func (c *Client) ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, siz
 	return out, wrap(err, "resizing PlinthVolume", v.Name)
 }
 
-// AssignVolume says whose v is, or that it is nobody's; Conflict if v is not
+// ModifyVolume sets the attributes that v is to have, by name and UID.
+func (c *Client) ModifyVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to v1alpha1.VolumeAttributes) (*v1alpha1.PlinthVolume, error) {
+	patch := map[string]any{"metadata": map[string]any{"uid": v.UID}, "spec": map[string]any{
+		"attributes": map[string]any{"inodeLimit": to.InodeLimit, "softLimit": to.SoftLimit}, // also where they are zero
+	}}
+	out := &v1alpha1.PlinthVolume{}
+	err := c.patch(ctx, volumes, v.Name, patch, out)
+	return out, wrap(err, "modifying PlinthVolume", v.Name)
+}
+
+// AssignVolume says whose v is, or that it is nobody's, and takes it out of
+// the trash; Conflict if v is not
 // the newest, so that of two who want it one gets it.
 func (c *Client) AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error) {
 	patch := map[string]any{
 		"metadata": map[string]any{"uid": v.UID, "resourceVersion": v.ResourceVersion},
 		"spec": map[string]any{
-			"retained": to.Retained, "claimNamespace": to.Namespace, "claimName": to.Name, "claimUID": to.UID, "storageClassName": to.Class,
+			"retained": to.Retained, "trashKeep": to.TrashKeep, "trashedUntil": nil, "claimNamespace": to.Namespace, "claimName": to.Name, "claimUID": to.UID, "storageClassName": to.Class,
 		},
 	}
 	out := &v1alpha1.PlinthVolume{}
@@ -107,6 +118,20 @@ func (c *Client) HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	}}
 	err := c.patch(ctx, volumes, v.Name, patch, &v1alpha1.PlinthVolume{})
 	return wrap(ignoreGone(err), "holding PlinthVolume", v.Name)
+}
+
+// TrashVolume puts v into the trash, by name and UID.
+func (c *Client) TrashVolume(ctx context.Context, v *v1alpha1.PlinthVolume, until metav1.Time) error {
+	patch := map[string]any{"metadata": map[string]any{"uid": v.UID}, "spec": map[string]any{"retained": true, "trashedUntil": until}}
+	return wrap(c.patch(ctx, volumes, v.Name, patch, &v1alpha1.PlinthVolume{}), "trashing PlinthVolume", v.Name)
+}
+
+// ExpireVolume is DeleteVolume of exactly this state of v, so that nothing is
+// deleted that was undeleted or adopted a moment ago.
+func (c *Client) ExpireVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	opts := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &v.UID, ResourceVersion: &v.ResourceVersion}}
+	err := c.rest.Delete().Resource(volumes).Name(v.Name).Body(opts).Do(ctx).Error()
+	return wrap(ignoreGone(err), "deleting PlinthVolume", v.Name)
 }
 
 // DeleteVolume asks for the deletion of v, by name and UID. The object is

@@ -75,11 +75,19 @@ func (m *Memory) ResizeVolume(_ context.Context, v *v1alpha1.PlinthVolume, size 
 	})
 }
 
+// ModifyVolume implements Store.
+func (m *Memory) ModifyVolume(_ context.Context, v *v1alpha1.PlinthVolume, to v1alpha1.VolumeAttributes) (*v1alpha1.PlinthVolume, error) {
+	return m.changeVolume("ModifyVolume", v, false, func(o *v1alpha1.PlinthVolume) error {
+		o.Spec.Attributes = &to
+		return nil
+	})
+}
+
 // AssignVolume implements Store.
 func (m *Memory) AssignVolume(_ context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error) {
 	return m.changeVolume("AssignVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
 		o.Spec.ClaimNamespace, o.Spec.ClaimName, o.Spec.ClaimUID, o.Spec.StorageClassName = to.Namespace, to.Name, to.UID, to.Class
-		o.Spec.Retained = to.Retained
+		o.Spec.Retained, o.Spec.TrashKeep, o.Spec.TrashedUntil = to.Retained, to.TrashKeep, nil
 		return nil
 	})
 }
@@ -101,6 +109,21 @@ func (m *Memory) HoldVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
 		o.Finalizers = append(o.Finalizers, v1alpha1.Finalizer)
 		return nil
 	})
+	return ignoreGone(err)
+}
+
+// TrashVolume implements Store.
+func (m *Memory) TrashVolume(_ context.Context, v *v1alpha1.PlinthVolume, until metav1.Time) error {
+	_, err := m.changeVolume("TrashVolume", v, false, func(o *v1alpha1.PlinthVolume) error {
+		o.Spec.Retained, o.Spec.TrashedUntil = true, &until
+		return nil
+	})
+	return err
+}
+
+// ExpireVolume implements Store.
+func (m *Memory) ExpireVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
+	_, err := m.changeVolume("ExpireVolume", v, true, marked[v1alpha1.PlinthVolume])
 	return ignoreGone(err)
 }
 

@@ -20,12 +20,18 @@ type Store interface {
 	GetVolume(ctx context.Context, name string) (*v1alpha1.PlinthVolume, error)
 	// ResizeVolume may be repeated; below the size that holds it is refused.
 	ResizeVolume(ctx context.Context, v *v1alpha1.PlinthVolume, size resource.Quantity) (*v1alpha1.PlinthVolume, error)
+	// ModifyVolume may be repeated.
+	ModifyVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to v1alpha1.VolumeAttributes) (*v1alpha1.PlinthVolume, error)
 	// AssignVolume answers Conflict if v is not the newest.
 	AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error)
 	// MoveVolume gives a volume of a shared pool to another node.
 	MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error)
 	// HoldVolume adds Plinth's finalizer; Conflict if v is not the newest.
 	HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
+	// TrashVolume may be repeated, with another time.
+	TrashVolume(ctx context.Context, v *v1alpha1.PlinthVolume, until metav1.Time) error
+	// ExpireVolume answers Conflict if v is not the newest; an absent object is nil.
+	ExpireVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	// DeleteVolume may be repeated; an absent object is nil.
 	DeleteVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	// CreateSnapshot answers AlreadyExists where the name is taken.
@@ -46,6 +52,7 @@ type Store interface {
 type Holder struct {
 	Namespace, Name, UID, Class string
 	Retained                    bool
+	TrashKeep                   *metav1.Duration // as in its class; nil for none
 }
 
 var (

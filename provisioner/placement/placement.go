@@ -21,6 +21,10 @@ type Request struct {
 	Mode        volume.Mode
 	FSType      string // "" takes what the pool gives
 	AccessModes []volume.AccessMode
+	// Needs are what only some pools can do; Mkfs says that there are options
+	// for mkfs, so that the pool has to make a filesystem.
+	Needs []volume.Ability
+	Mkfs  bool
 	// Pinned asks for a volume of one node, also where the pool is shared:
 	// local PersistentVolumes cannot be without a node.
 	Pinned bool

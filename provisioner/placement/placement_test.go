@@ -23,6 +23,7 @@ func pool(name string, free int64, change ...func(*volume.PoolStatus)) volume.Po
 
 func images(p *volume.PoolStatus) {
 	p.Backend, p.Modes, p.FSTypes = "image", []volume.Mode{volume.Filesystem, volume.Block}, []string{"ext4", "xfs"}
+	p.Abilities = []volume.Ability{volume.AbleThick}
 }
 
 func shared(p *volume.PoolStatus) { p.Backend, p.Shared = "directory", true }
@@ -88,6 +89,30 @@ func TestPlace(t *testing.T) {
 		{
 			name: "block", ask: Request{Size: gi, Mode: volume.Block},
 			nodes: []Node{node("n1", pool("a", 9*gi), pool("b", 2*gi, images))}, want: Choice{Node: "n1", Pool: "b", Among: 1},
+		},
+		{
+			name: "bytes allocated at once", ask: Request{Size: gi, Needs: []volume.Ability{volume.AbleThick}},
+			nodes: []Node{node("n1", pool("a", 9*gi), pool("b", 2*gi, images))}, want: Choice{Node: "n1", Pool: "b", FSType: "ext4", Among: 1},
+		},
+		{
+			name: "no pool allocates", ask: Request{Size: gi, Needs: []volume.Ability{volume.AbleThick}},
+			nodes: []Node{node("n1", pool("a", 9*gi))}, says: []string{"node n1: pool a (btrfs) cannot honour parameter provisioning: thick", "backend image or device"},
+		},
+		{
+			name: "no pool scrubs", ask: Request{Size: gi, Needs: []volume.Ability{volume.AbleThick, volume.AbleScrub}},
+			nodes: []Node{node("n1", pool("a", 9*gi, images))}, says: []string{"pool a (image) cannot honour parameter onDelete: scrub", "backend device"},
+		},
+		{
+			name: "no pool limits inodes", ask: Request{Size: gi, Needs: []volume.Ability{volume.AbleAttributes}},
+			nodes: []Node{node("n1", pool("a", 9*gi))}, says: []string{"pool a (btrfs) has no inodeLimit and softLimit", "volumeAttributesClassName", "project quotas"},
+		},
+		{
+			name: "options for mkfs", ask: Request{Size: gi, Mkfs: true},
+			nodes: []Node{node("n1", pool("a", 9*gi), pool("b", 2*gi, images))}, want: Choice{Node: "n1", Pool: "b", FSType: "ext4", Among: 1},
+		},
+		{
+			name: "options for mkfs where nothing is made", ask: Request{Size: gi, Mkfs: true},
+			nodes: []Node{node("n1", pool("a", 9*gi))}, says: []string{"pool a (btrfs) makes no filesystem for parameter mkfsOptions", "backend image or device"},
 		},
 		{
 			name: "shared", ask: Request{Size: gi, AccessModes: modes(volume.ReadWriteMany)},

@@ -170,6 +170,10 @@ func (r Request) refusesPool(n Node, p volume.PoolStatus, room int64) Why {
 		return no(Unsupported, fmt.Sprintf("(%s) has no %s volumes; pools with backend image do", p.Backend, r.Mode))
 	case r.Mode == volume.Filesystem && r.FSType != "" && !slices.Contains(p.FSTypes, r.FSType):
 		return no(Unsupported, fsTypeDetail(p, r.FSType))
+	case r.Mkfs && (r.Mode != volume.Filesystem || len(p.FSTypes) == 0):
+		return no(Unsupported, fmt.Sprintf("(%s) makes no filesystem for parameter %s; leave it out, or use a pool with backend image or device", p.Backend, volume.ParamMkfsOptions))
+	case r.lacks(p) != "":
+		return no(Unsupported, fmt.Sprintf("(%s) %s", p.Backend, wayOut(r.lacks(p))))
 	case multiNode(r.AccessModes) != "" && !r.shares(p):
 		return no(ModeRefused, modeDetail(r, p))
 	case r.Avoid[PoolKey{n.Name, p.Name}]:
@@ -178,6 +182,30 @@ func (r Request) refusesPool(n Node, p volume.PoolStatus, room int64) Why {
 		return no(NoSpace, "has "+bytesize.Format(room)+" free")
 	}
 	return Why{}
+}
+
+// lacks is the first of what r needs that p cannot do, or "".
+func (r Request) lacks(p volume.PoolStatus) volume.Ability {
+	for _, a := range r.Needs {
+		if !slices.Contains(p.Abilities, a) {
+			return a
+		}
+	}
+	return ""
+}
+
+// wayOut says which wish a pool without an ability cannot honour, and what to
+// do about it.
+func wayOut(a volume.Ability) string {
+	switch a {
+	case volume.AbleThick:
+		return "cannot honour parameter " + volume.ParamProvisioning + ": thick; leave it out, or use a pool with backend image or device"
+	case volume.AbleScrub:
+		return "cannot honour parameter " + volume.ParamOnDelete + ": scrub, for nothing below it discards what is freed; leave it out, or use a pool with backend device or on a disk that discards"
+	case volume.AbleAttributes:
+		return "has no " + strings.Join(volume.AttributeParams(), " and ") + " for a VolumeAttributesClass; leave volumeAttributesClassName out, or use a pool with backend directory and project quotas"
+	}
+	return "cannot do " + string(a)
 }
 
 func (r Request) allows(pool string) bool { return len(r.Pools) == 0 || slices.Contains(r.Pools, pool) }

@@ -19,6 +19,9 @@ func Pools(n *v1alpha1.PlinthNode) []volume.PoolStatus {
 		for _, m := range p.Modes {
 			s.Modes = append(s.Modes, volume.Mode(m))
 		}
+		for _, a := range p.Abilities {
+			s.Abilities = append(s.Abilities, volume.Ability(a))
+		}
 		out = append(out, s)
 	}
 	return out

@@ -82,6 +82,10 @@ func TestRefused(t *testing.T) {
 		{"class of an unknown pool", `storageClasses: [{name: a, pools: [fast]}]`, `there is no pool "fast"; the pools are: default`},
 		{"unknown volume type", `storageClasses: [{name: a, volumeType: nfs}]`, "/storageClasses/0/volumeType"},
 		{"one port for two", `metrics: {enabled: true, port: 9808}`, "metrics.port: 9808 is node.healthPort"},
+		{"a mode that YAML reads as a number", `storageClasses: [{name: a, mode: 0770}]`, "/storageClasses/0/mode"},
+		{"an owner by name", `storageClasses: [{name: a, owner: "me:us"}]`, "/storageClasses/0/owner"},
+		{"an end that is none", `storageClasses: [{name: a, onDelete: burn}]`, "/storageClasses/0/onDelete"},
+		{"trash without an end", `storageClasses: [{name: a, onDelete: trash}]`, "trashKeep"},
 		{"two defaults", `storageClasses: [{name: a, default: true}, {name: b, default: true}]`, "only one can be the default, not a, b"},
 		{"two classes of one name", `storageClasses: [{name: a}, {name: a}]`, `two classes are called "a"`},
 	} {
@@ -188,7 +192,8 @@ pools: [{name: a, path: /mnt/a}, {name: b, path: /mnt/b}]
 driverName: other.example.com
 storageClasses:
 - {name: plain}
-- {name: full, default: true, pools: [a, b], volumeType: local, fsType: xfs, reclaimPolicy: Retain, volumeBindingMode: Immediate, mountOptions: [noatime]}
+- {name: full, default: true, pools: [a, b], volumeType: local, fsType: xfs, reclaimPolicy: Retain, volumeBindingMode: Immediate, mountOptions: [noatime],
+   provisioning: thick, onDelete: trash, trashKeep: 7d, mkfsOptions: "-m reflink=0", mode: "0770", owner: "1000:1001"}
 `
 	classes := all[storagev1.StorageClass](t, values, "StorageClass")
 	if len(classes) != 2 {
@@ -202,8 +207,12 @@ storageClasses:
 		len(plain.Parameters) != 1 || plain.Parameters["volumeType"] != "csi" || len(plain.Annotations) != 0 {
 		t.Errorf("defaults: %+v", plain)
 	}
+	want := map[string]string{
+		"pool": "a,b", "volumeType": "local", "csi.storage.k8s.io/fstype": "xfs", "provisioning": "thick", "onDelete": "trash", "trashKeep": "7d",
+		"mkfsOptions": "-m reflink=0", "mode": "0770", "owner": "1000:1001",
+	}
 	if *full.ReclaimPolicy != "Retain" || *full.VolumeBindingMode != "Immediate" || !slices.Equal(full.MountOptions, []string{"noatime"}) ||
-		full.Parameters["pool"] != "a,b" || full.Parameters["volumeType"] != "local" || full.Parameters["csi.storage.k8s.io/fstype"] != "xfs" ||
+		!reflect.DeepEqual(full.Parameters, want) ||
 		full.Annotations["storageclass.kubernetes.io/is-default-class"] != "true" {
 		t.Errorf("all keys: %+v", full)
 	}

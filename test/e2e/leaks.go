@@ -128,9 +128,9 @@ func (e *env) removeAll() {
 		mine = append(mine, v)
 	}
 	e.awaitFreed(mine...)
-	err := e.kube.StorageV1().StorageClasses().DeleteCollection(e.ctx, metav1.DeleteOptions{},
-		metav1.ListOptions{LabelSelector: testLabel + "=" + e.ns})
-	e.must(err, "delete the StorageClasses")
+	ofTest := metav1.ListOptions{LabelSelector: testLabel + "=" + e.ns}
+	e.must(e.kube.StorageV1().StorageClasses().DeleteCollection(e.ctx, metav1.DeleteOptions{}, ofTest), "delete the StorageClasses")
+	e.must(e.kube.StorageV1().VolumeAttributesClasses().DeleteCollection(e.ctx, metav1.DeleteOptions{}, ofTest), "delete the VolumeAttributesClasses")
 }
 
 // removeRetained deletes a volume whose PersistentVolume is gone, once it may

@@ -74,6 +74,7 @@ func Run(t *testing.T, h Harness) {
 	}{
 		{"EnsureIsIdempotent", testEnsureIdempotent, nil},
 		{"EnsureRefuses", testEnsureRefuses, nil},
+		{"RootDirectory", testRootDirectory, func(h Harness) bool { return h.Spec.Mode == volume.Filesystem }},
 		{"GrowKeepsData", testGrow, nil},
 		{"GrowWhileInUse", testGrowInUse, nil},
 		{"LimitHolds", testLimit, func(h Harness) bool { return h.Enforced }},

@@ -43,6 +43,10 @@ func testCuts(t *testing.T, e *env) {
 	s := e.spec("cut")
 	larger := s
 	larger.Size *= 2
+	rooted := s
+	if s.Mode == volume.Filesystem {
+		rooted.Root = aRoot()
+	}
 	ensure := func(s volume.Spec) func(context.Context, backend.Backend) error {
 		return func(ctx context.Context, b backend.Backend) error { return second(b.Ensure(ctx, s)) }
 	}
@@ -54,7 +58,7 @@ func testCuts(t *testing.T, e *env) {
 		thereIf       func(there bool) bool // may the volume be there after a cut
 		thereAfterAll bool
 	}{
-		{"make", nothing, ensure(s), func(bool) bool { return true }, true},
+		{"make", nothing, ensure(rooted), func(bool) bool { return true }, true},
 		{"grow", ensure(s), ensure(larger), func(there bool) bool { return there }, true},
 		{"remove", ensure(s), remove, func(bool) bool { return true }, false},
 	} {

@@ -103,9 +103,9 @@ type host interface {
 	// Take writes the claim's mark on a disk that is still free; errTaken if
 	// it is not.
 	Take(ctx context.Context, d device.Disk, c claim) error
-	// Format makes the claim's filesystem on a disk that was taken, with
-	// options that mkfs.Check allows.
-	Format(ctx context.Context, d device.Disk, c claim, options []string) error
+	// Format makes the claim's filesystem on a disk that was taken, with the
+	// options, which mkfs.Check allows, and the root directory of s.
+	Format(ctx context.Context, d device.Disk, c claim, s volume.Spec) error
 	// Ours reports whether what is on a disk comes from making a volume of
 	// this claim. It does not if anything else is found there as well.
 	Ours(ctx context.Context, d device.Disk, c claim) (bool, error)

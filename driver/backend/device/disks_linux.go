@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/mkfs"
+	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
 )
@@ -176,7 +178,7 @@ func (m *machine) Take(ctx context.Context, d device.Disk, c claim) error {
 
 // Format implements host. The disk was discarded when it was taken; what is
 // found on it afterwards must be what was made.
-func (m *machine) Format(ctx context.Context, d device.Disk, c claim, options []string) error {
+func (m *machine) Format(ctx context.Context, d device.Disk, c claim, s volume.Spec) error {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0) // not exclusively: mkfs is to have it so
 	if err != nil {
 		return err
@@ -188,8 +190,13 @@ func (m *machine) Format(ctx context.Context, d device.Disk, c claim, options []
 	if mark := markOf(f, d.Size); mark != c.Mark {
 		return fmt.Errorf("%w: the mark on %s is no longer ours", volume.ErrPoolUnavailable, d.Path)
 	}
-	if err := mkfs.Format(ctx, m.runner, f, mkfs.Wish{FSType: string(c.Holds), Options: options, UUID: c.UUID}); err != nil {
+	if err := mkfs.Format(ctx, m.runner, f, mkfs.Wish{FSType: string(c.Holds), Options: s.MkfsOptions, UUID: c.UUID}); err != nil {
 		return err
+	}
+	if s.Root != (volume.Root{}) {
+		if err := mount.InRoot(d.Path, string(c.Holds), func(root *os.File) error { return layout.SetRoot(root, s.Root) }); err != nil {
+			return err
+		}
 	}
 	if err := f.Sync(); err != nil {
 		return err

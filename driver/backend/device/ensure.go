@@ -100,7 +100,7 @@ func (b *Device) make(ctx context.Context, s volume.Spec, holds content, least i
 		return err
 	}
 	if holds != block {
-		if err := b.host.Format(ctx, d, c, s.MkfsOptions); err != nil {
+		if err := b.host.Format(ctx, d, c, s); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/plinth-csi/plinth/driver/host/device"
+	"github.com/plinth-csi/plinth/driver/volume"
 )
 
 // stepped asks step before each operation on the machine and answers with its
@@ -78,11 +79,11 @@ func (s *stepped) Take(ctx context.Context, d device.Disk, c claim) error {
 }
 
 // Format implements host.
-func (s *stepped) Format(ctx context.Context, d device.Disk, c claim, options []string) error {
+func (s *stepped) Format(ctx context.Context, d device.Disk, c claim, v volume.Spec) error {
 	if err := s.step("format " + d.Path); err != nil {
 		return err
 	}
-	return s.host.Format(ctx, d, c, options)
+	return s.host.Format(ctx, d, c, v)
 }
 
 // Ours implements host.

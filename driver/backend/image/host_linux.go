@@ -13,6 +13,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/loop"
 	"github.com/plinth-csi/plinth/driver/host/mkfs"
+	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
@@ -119,8 +120,25 @@ func (m *machine) Make(ctx context.Context, name string, w wish) error {
 		if err := mkfs.Format(ctx, m.runner, f, mkfs.Wish{FSType: string(w.content), Options: w.options, Zeros: true}); err != nil {
 			return err
 		}
+		if err := setRoot(f, w); err != nil {
+			return err
+		}
 	}
 	return f.Sync()
+}
+
+// setRoot has the kernel change the root directory of a new filesystem. A cut
+// leaves the file attached at most, and who frees it detaches it.
+func setRoot(f *os.File, w wish) error {
+	if w.root == (volume.Root{}) {
+		return nil
+	}
+	d, err := attachImage(f)
+	if err != nil {
+		return err
+	}
+	err = mount.InRoot(d.Path, string(w.content), func(root *os.File) error { return layout.SetRoot(root, w.root) })
+	return errors.Join(err, loop.Detach(f))
 }
 
 // noCopyOnWrite is for pools on btrfs, where an image that is copied on every

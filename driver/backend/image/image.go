@@ -76,6 +76,7 @@ type wish struct {
 	thick   bool
 	content content
 	options []string // for mkfs, those that mkfs.Check allows
+	root    volume.Root
 }
 
 // host is what the backend asks of the machine; the one seam for its tests.
@@ -191,7 +192,7 @@ func (b *Image) ensure(ctx context.Context, s volume.Spec) error {
 	size := rounded(s.Size)
 	f, err := b.host.Stat(b.kind.Path(s.ID))
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := b.host.Make(ctx, b.kind.TmpPath(s.ID), wish{size, s.Thick, holds, s.MkfsOptions}); err != nil {
+		if err := b.host.Make(ctx, b.kind.TmpPath(s.ID), wish{size, s.Thick, holds, s.MkfsOptions, s.Root}); err != nil {
 			return err
 		}
 		return b.host.Rename(b.kind.TmpPath(s.ID), b.kind.Path(s.ID))

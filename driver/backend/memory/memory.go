@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/plinth-csi/plinth/driver/backend"
+	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/atomicfile"
 	"github.com/plinth-csi/plinth/driver/volume"
 )
@@ -99,7 +100,9 @@ func (m *Memory) Ensure(ctx context.Context, s volume.Spec) (volume.Info, error)
 	old, err := m.spec(s.ID)
 	switch {
 	case errors.Is(err, volume.ErrNotFound):
-		err = m.check(s)
+		if err = m.check(s); err == nil {
+			err = m.makeRoot(s)
+		}
 	case err == nil && old.Mode != s.Mode:
 		err = fmt.Errorf("%w: it is a %s volume", volume.ErrExists, old.Mode)
 	case err == nil && s.Size < old.Size:
@@ -128,6 +131,21 @@ func (m *Memory) check(s volume.Spec) error {
 		return fmt.Errorf("%w: %d bytes; from 1 to %d", volume.ErrOutOfRange, s.Size, m.capacity)
 	}
 	return nil
+}
+
+// makeRoot makes the directory of a new volume that is to be somebody's.
+func (m *Memory) makeRoot(s volume.Spec) error {
+	if s.Root == (volume.Root{}) {
+		return nil
+	}
+	if err := m.root.MkdirAll(dataPath(s), 0o755); err != nil {
+		return err
+	}
+	dir, err := m.root.Open(dataPath(s))
+	if err != nil {
+		return err
+	}
+	return errors.Join(layout.SetRoot(dir, s.Root), dir.Close())
 }
 
 // write puts the data in place first and the spec, which makes it a volume, last.

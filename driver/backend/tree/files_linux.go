@@ -1,12 +1,15 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
+	"github.com/plinth-csi/plinth/driver/backend/layout"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/mount"
+	"github.com/plinth-csi/plinth/driver/volume"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,6 +28,15 @@ func (m *files) Path(name string) string { return filepath.Join(m.dir.Name(), na
 
 // Rename implements Files.
 func (m *files) Rename(from, to string) error { return m.dir.Rename(from, to) }
+
+// SetRoot implements Files.
+func (m *files) SetRoot(name string, r volume.Root) error {
+	f, err := m.dir.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(layout.SetRoot(f, r), f.Close())
+}
 
 // InUse implements Files.
 func (m *files) InUse(name string) ([]string, error) {

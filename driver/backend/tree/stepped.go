@@ -77,6 +77,14 @@ func (s *steppedFiles) Rename(from, to string) error {
 	return s.Files.Rename(from, to)
 }
 
+// SetRoot implements Files.
+func (s *steppedFiles) SetRoot(name string, r volume.Root) error {
+	if err := s.step("set the root of " + name); err != nil {
+		return err
+	}
+	return s.Files.SetRoot(name, r)
+}
+
 // Names implements Files.
 func (s *steppedFiles) Names(dir string) ([]string, error) {
 	if err := s.step("list " + dir); err != nil {

@@ -51,6 +51,8 @@ type Keeper interface {
 type Files interface {
 	// Rename moves durably and never replaces.
 	Rename(from, to string) error
+	// SetRoot gives a directory its owner and permissions, durably.
+	SetRoot(name string, r volume.Root) error
 	// Names lists the directories in a directory.
 	Names(dir string) ([]string, error)
 	// InUse lists where a directory, or anything below it, is mounted, and
@@ -142,7 +144,7 @@ func (b *Tree) ensure(ctx context.Context, s volume.Spec) error {
 	v, err := b.keeper.Stat(b.kind.Path(s.ID))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return b.make(ctx, s.ID, want)
+		return b.make(ctx, s, want)
 	case err != nil:
 		return err
 	case !b.options.Enforced:
@@ -174,14 +176,20 @@ func (b *Tree) Limits(s volume.Spec) (Limits, error) {
 	return l, err
 }
 
-func (b *Tree) make(ctx context.Context, id volume.ID, l Limits) error {
-	if err := b.keeper.Free(ctx, b.kind.TmpPath(id)); err != nil {
+func (b *Tree) make(ctx context.Context, s volume.Spec, l Limits) error {
+	tmp := b.kind.TmpPath(s.ID)
+	if err := b.keeper.Free(ctx, tmp); err != nil {
 		return err
 	}
-	if err := b.keeper.Make(b.kind.TmpPath(id), l); err != nil {
+	if err := b.keeper.Make(tmp, l); err != nil {
 		return err
 	}
-	return b.files.Rename(b.kind.TmpPath(id), b.kind.Path(id))
+	if s.Root != (volume.Root{}) {
+		if err := b.files.SetRoot(tmp, s.Root); err != nil {
+			return err
+		}
+	}
+	return b.files.Rename(tmp, b.kind.Path(s.ID))
 }
 
 // Remove deletes a volume and waits until its bytes are free; ErrInUse while it, or anything below it, is mounted.

@@ -130,30 +130,3 @@ func openRoot(major, minor int) (*os.File, error) {
 	}
 	return nil, ErrNotMountedHere
 }
-
-// Once mounts the filesystem on a device nowhere and unmounts it at once, so
-// that its log is replayed and clean. Nobody else can see the mount, and it
-// ends with the process. Options are as the filesystem spells them, flags only.
-func Once(device, fsType string, options ...string) error {
-	if err := once(device, fsType, options); err != nil {
-		return fmt.Errorf("replay the log of the %s on %s: %w", fsType, device, err)
-	}
-	return nil
-}
-
-func once(device, fsType string, options []string) error {
-	fd, err := unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	err = unix.FsconfigSetString(fd, "source", device)
-	for _, o := range options {
-		if err == nil {
-			err = unix.FsconfigSetFlag(fd, o)
-		}
-	}
-	if err == nil {
-		err = unix.FsconfigCreate(fd)
-	}
-	return errors.Join(err, unix.Close(fd))
-}

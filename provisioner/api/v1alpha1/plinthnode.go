@@ -110,6 +110,10 @@ type PoolStatus struct {
 	// Enforced is false where nothing stops a volume from outgrowing its size.
 	// +optional
 	Enforced bool `json:"enforced,omitempty"`
+	// Abilities are what only some pools can do: Thick, Scrub, Attributes.
+	// +optional
+	// +listType=atomic
+	Abilities []string `json:"abilities,omitempty"`
 }
 
 // PlinthNodeList is a list of nodes.

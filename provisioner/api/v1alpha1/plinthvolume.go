@@ -25,6 +25,7 @@ const Finalizer = "plinth.dev/bytes"
 // +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.volumeType`
 // +kubebuilder:printcolumn:name="Claim",type=string,JSONPath=`.spec.claimName`
 // +kubebuilder:printcolumn:name="Namespace",type=string,priority=1,JSONPath=`.spec.claimNamespace`
+// +kubebuilder:printcolumn:name="Kept-Until",type=string,priority=1,JSONPath=`.spec.trashedUntil`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type PlinthVolume struct {
@@ -47,10 +48,11 @@ const (
 )
 
 // PlinthVolumeSpec is the intent. Of what describes the volume itself only
-// size may change: it grows, and an intent to grow that failed may be taken
+// its attributes and size may change: it grows, and an intent to grow that failed may be taken
 // back as far as the size that holds.
 //
-// +kubebuilder:validation:XValidation:rule="(self.nodeName == oldSelf.nodeName || (has(self.shared) && self.shared)) && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && (has(self.shared) ? has(oldSelf.shared) && self.shared == oldSelf.shared : !has(oldSelf.shared)) && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name)) && (has(self.source) ? has(oldSelf.source) && self.source == oldSelf.source : !has(oldSelf.source))",message="where a volume is and what it is made of never changes"
+// +kubebuilder:validation:XValidation:rule="(self.nodeName == oldSelf.nodeName || (has(self.shared) && self.shared)) && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && (has(self.shared) ? has(oldSelf.shared) && self.shared == oldSelf.shared : !has(oldSelf.shared)) && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.thick) ? has(oldSelf.thick) && self.thick == oldSelf.thick : !has(oldSelf.thick)) && (has(self.onDelete) ? has(oldSelf.onDelete) && self.onDelete == oldSelf.onDelete : !has(oldSelf.onDelete)) && (has(self.mkfsOptions) ? has(oldSelf.mkfsOptions) && self.mkfsOptions == oldSelf.mkfsOptions : !has(oldSelf.mkfsOptions)) && (has(self.root) ? has(oldSelf.root) && self.root == oldSelf.root : !has(oldSelf.root)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name)) && (has(self.source) ? has(oldSelf.source) && self.source == oldSelf.source : !has(oldSelf.source))",message="where a volume is and what it is made of never changes"
+// +kubebuilder:validation:XValidation:rule="!has(self.trashedUntil) || (has(self.retained) && self.retained)",message="what is in the trash is retained: set both, or take trashedUntil away to undelete the volume"
 type PlinthVolumeSpec struct {
 	// NodeName is the node that makes the volume and, but for shared pools,
 	// keeps it. Another takes over a volume of a shared pool when that node is
@@ -76,6 +78,27 @@ type PlinthVolumeSpec struct {
 	// +kubebuilder:validation:MaxLength=16
 	// +optional
 	FSType string `json:"fsType,omitempty"`
+	// Thick is true where the bytes are allocated when the volume is made.
+	// +optional
+	Thick bool `json:"thick,omitempty"`
+	// OnDelete says what becomes of the bytes when the volume is freed: delete
+	// (default) or scrub.
+	// +kubebuilder:validation:Enum=delete;scrub
+	// +optional
+	OnDelete string `json:"onDelete,omitempty"`
+	// MkfsOptions are arguments for mkfs, of those that the node allows.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=256
+	// +optional
+	// +listType=atomic
+	MkfsOptions []string `json:"mkfsOptions,omitempty"`
+	// Root says how the root directory of a new volume is made.
+	// +optional
+	Root *VolumeRoot `json:"root,omitempty"`
+	// Attributes are what a VolumeAttributesClass asks for. They may change;
+	// without them there are none.
+	// +optional
+	Attributes *VolumeAttributes `json:"attributes,omitempty"`
 	// VolumeType is the kind of PersistentVolume.
 	VolumeType VolumeType `json:"volumeType"`
 	// AccessModes are all the modes that the claim asked for.
@@ -95,6 +118,17 @@ type PlinthVolumeSpec struct {
 	// for whoever adopts it.
 	// +optional
 	Retained bool `json:"retained,omitempty"`
+	// TrashKeep is how long the volume is kept in the trash once its claim and
+	// PersistentVolume are deleted (onDelete: trash); without it, it is freed
+	// at once.
+	// +optional
+	TrashKeep *metav1.Duration `json:"trashKeep,omitempty"`
+	// TrashedUntil says that the volume is in the trash, and when the controller
+	// deletes it. The controller sets it, together with retained. Whoever takes
+	// it away undeletes the volume, which is then retained; an earlier or later
+	// time is honoured.
+	// +optional
+	TrashedUntil *metav1.Time `json:"trashedUntil,omitempty"`
 	// ClaimNamespace and ClaimName are the claim that has it, or had it last.
 	// +optional
 	ClaimNamespace string `json:"claimNamespace,omitempty"`
@@ -106,6 +140,40 @@ type PlinthVolumeSpec struct {
 	// StorageClassName is the class it was made from.
 	// +optional
 	StorageClassName string `json:"storageClassName,omitempty"`
+}
+
+// VolumeRoot is the owner and the permissions of a volume's root directory
+// when it is made. What is restored or cloned keeps those of its source.
+type VolumeRoot struct {
+	// Mode is the permissions as a number, 504 for 0770 in octal; without, as
+	// the pool makes it.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2047
+	// +optional
+	Mode int32 `json:"mode,omitempty"`
+	// UID and GID own it.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967294
+	// +optional
+	UID int64 `json:"uid,omitempty"`
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967294
+	// +optional
+	GID int64 `json:"gid,omitempty"`
+}
+
+// VolumeAttributes may change in a volume's life.
+type VolumeAttributes struct {
+	// InodeLimit is the most inodes it may have; 0 is no limit.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	InodeLimit int64 `json:"inodeLimit,omitempty"`
+	// SoftLimit is the percentage of its size that it may exceed for the pool's
+	// grace time only; 0 is none.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=99
+	// +optional
+	SoftLimit int32 `json:"softLimit,omitempty"`
 }
 
 // VolumeSource names what a volume starts with.
@@ -123,7 +191,7 @@ type VolumeSource struct {
 }
 
 // VolumePhase is where a volume is in its life.
-// +kubebuilder:validation:Enum=Pending;Ready;Failed;Retained
+// +kubebuilder:validation:Enum=Pending;Ready;Failed;Retained;Trashed
 type VolumePhase string
 
 // The phases of a volume. An object with a deletionTimestamp is being freed,
@@ -138,6 +206,8 @@ const (
 	VolumeFailed VolumePhase = "Failed"
 	// VolumeRetained: its PersistentVolume is gone and the data is kept.
 	VolumeRetained VolumePhase = "Retained"
+	// VolumeTrashed: it was deleted and is kept until spec.trashedUntil.
+	VolumeTrashed VolumePhase = "Trashed"
 )
 
 // The reasons of a volume that is not Ready.
@@ -171,6 +241,15 @@ type PlinthVolumeStatus struct {
 	// has been made and stays: a volume with a size has, or had, data.
 	// +optional
 	Size *resource.Quantity `json:"size,omitempty"`
+	// Attributes are those that hold now; without them there are none.
+	// +optional
+	Attributes *VolumeAttributes `json:"attributes,omitempty"`
+	// AttributesReason is one word, AttributesMessage a sentence, where those
+	// of the spec do not hold.
+	// +optional
+	AttributesReason string `json:"attributesReason,omitempty"`
+	// +optional
+	AttributesMessage string `json:"attributesMessage,omitempty"`
 	// Path is where local and hostPath volumes are on the node.
 	// +optional
 	Path string `json:"path,omitempty"`

@@ -1,0 +1,192 @@
+package provisioner
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/plinth-csi/plinth/driver/volume"
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/ledger"
+)
+
+// onDeleteTrash is the value of parameter onDelete with which a deleted volume
+// is kept for a while. No node knows of it: to a node it is a volume like any,
+// until it is deleted.
+const onDeleteTrash = "trash"
+
+// maxKeep bounds how long a volume is kept in the trash.
+const maxKeep = 10 * 365 * 24 * time.Hour
+
+// parseKeep reads a duration as Go writes them, which may begin with days.
+func parseKeep(text string) (time.Duration, error) {
+	days, rest, inDays := strings.Cut(text, "d")
+	if !inDays {
+		days, rest = "0", text
+	} else if rest == "" {
+		rest = "0s"
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	d, durationErr := time.ParseDuration(rest)
+	keep := time.Duration(n)*24*time.Hour + d
+	if err != nil || durationErr != nil || d < 0 || keep < time.Second || keep > maxKeep {
+		return 0, fmt.Errorf("parameter %s: %.40q is not a time to keep a deleted volume, such as 24h, 7d or 1d12h, from 1s to %dd", ParamTrashKeep, text, maxKeep/(24*time.Hour))
+	}
+	return keep, nil
+}
+
+// trashFault says what is wrong with the parameters of the trash together.
+func trashFault(parameters map[string]string) error {
+	_, keeps := parameters[ParamTrashKeep]
+	switch trash := parameters[volume.ParamOnDelete] == onDeleteTrash; {
+	case trash && !keeps:
+		return fmt.Errorf("parameter %s: %s needs %s, how long a deleted volume is kept, such as 24h or 7d", volume.ParamOnDelete, onDeleteTrash, ParamTrashKeep)
+	case keeps && !trash:
+		return fmt.Errorf("parameter %s goes with %s: %s alone; add that, or leave it out", ParamTrashKeep, volume.ParamOnDelete, onDeleteTrash)
+	}
+	return nil
+}
+
+// keep is the class's time in the trash as a volume's intent tells it.
+func (c *Class) keep() *metav1.Duration {
+	if c.Trash == 0 {
+		return nil
+	}
+	return &metav1.Duration{Duration: c.Trash}
+}
+
+// throwAway puts a volume into the trash in place of deleting it. Its
+// PersistentVolume may go then.
+func (p *Provisioner) throwAway(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+	if v.Spec.TrashedUntil != nil {
+		return nil // by an earlier call, which did not get as far as the PersistentVolume
+	}
+	until := metav1.NewTime(time.Now().Add(v.Spec.TrashKeep.Duration + time.Second - 1).Truncate(time.Second)) // the API has whole seconds
+	if err := p.view.TrashVolume(ctx, v, until); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	p.log.Info("a deleted volume is kept in the trash", logVolume, v.Name, logNode, v.Spec.NodeName, logUntil, until.UTC().Format(time.RFC3339))
+	return nil
+}
+
+// trash deletes the volumes whose time in the trash is over. It has one timer,
+// to the next of them, and none while the trash is empty. What is in the trash
+// is in the ledger, so a restart forgets nothing.
+type trash struct {
+	view    *ledger.View
+	holders func(volume string) bool // has it a PersistentVolume?
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	due  map[string]time.Time
+	stir chan struct{}
+}
+
+func newTrash(view *ledger.View, lookup lookups, log *slog.Logger) *trash {
+	return &trash{
+		view: view, log: log, due: map[string]time.Time{}, stir: make(chan struct{}, 1),
+		holders: func(name string) bool { return len(lookup.holders(name)) > 0 },
+	}
+}
+
+// look takes note of a volume as it is now; it may be gone.
+func (t *trash) look(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := t.view.Volume(name) // not before the lock: of two who look, the later has the newer
+	if !ok || v.DeletionTimestamp != nil || v.Spec.TrashedUntil == nil {
+		delete(t.due, name)
+		return
+	}
+	t.due[name] = v.Spec.TrashedUntil.Time
+	select {
+	case t.stir <- struct{}{}:
+	default: // it is due already
+	}
+}
+
+// run works until ctx ends.
+func (t *trash) run(ctx context.Context) {
+	for _, v := range t.view.Volumes() {
+		t.look(v.Name)
+	}
+	for {
+		next := t.empty(ctx)
+		var timer <-chan time.Time
+		if next > 0 {
+			timer = time.After(next)
+		}
+		select {
+		case <-t.stir:
+		case <-timer:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// empty deletes what is due, and says how long it is to the next; 0 if there
+// is none.
+func (t *trash) empty(ctx context.Context) time.Duration {
+	now := time.Now()
+	t.mu.Lock()
+	var over []string
+	for name, at := range t.due {
+		if !at.After(now) {
+			over = append(over, name)
+		}
+	}
+	t.mu.Unlock()
+	for _, name := range over {
+		again := t.expire(ctx, name)
+		t.mu.Lock()
+		if at, ok := t.due[name]; ok && !at.After(now) { // nobody has looked meanwhile
+			if again {
+				t.due[name] = now.Add(lastRetry)
+			} else {
+				delete(t.due, name)
+			}
+		}
+		t.mu.Unlock()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var next time.Duration
+	for _, at := range t.due {
+		if left := max(time.Until(at), time.Millisecond); next == 0 || left < next {
+			next = left
+		}
+	}
+	return next
+}
+
+// expire deletes one volume, and says whether it is to be tried again. One
+// that has a PersistentVolume is in use, whatever its time: it is looked at
+// again when that is gone.
+func (t *trash) expire(ctx context.Context, name string) (again bool) {
+	v, ok := t.view.Volume(name)
+	if !ok || v.DeletionTimestamp != nil || v.Spec.TrashedUntil == nil || v.Spec.TrashedUntil.After(time.Now()) {
+		return false
+	}
+	if t.holders(name) {
+		t.log.Warn("a volume whose time in the trash is over has a PersistentVolume and is kept", logVolume, name)
+		return false
+	}
+	err := t.view.ExpireVolume(ctx, v)
+	if err != nil && ctx.Err() == nil {
+		t.log.Warn("a volume whose time in the trash is over is to be deleted later", logVolume, name, logError, err)
+		return true
+	}
+	t.log.Info("the time of a volume in the trash is over; it is freed", logVolume, name, logNode, v.Spec.NodeName)
+	return false
+}

@@ -22,6 +22,7 @@ func code(err error) codes.Code {
 		{volume.ErrUnsupported, codes.InvalidArgument},
 		{volume.ErrNotFound, codes.NotFound},
 		{volume.ErrExists, codes.AlreadyExists},
+		{volume.ErrPathTaken, codes.AlreadyExists},
 		{volume.ErrOutOfRange, codes.OutOfRange},
 		{volume.ErrNoCapacity, codes.ResourceExhausted},
 		{volume.ErrBusy, codes.Aborted},

@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -97,7 +98,19 @@ func (o *order) faults() []error {
 	if spec.Selector != nil {
 		f = append(f, errors.New("spec.selector cannot be honoured for a new volume; leave it out"))
 	}
+	if _, err := o.path(); err != nil {
+		f = append(f, err)
+	}
 	return f
+}
+
+// path is where the order's volume is to be found; "" for one that its claim
+// adopts, which keeps the path that it has.
+func (o *order) path() (volume.Path, error) {
+	if o.class.Path == "" || o.adopts != "" {
+		return "", nil
+	}
+	return o.class.Path.expand(o.claim.Namespace, o.claim.Name, cmp.Or(o.name, volumeName(o.claim.UID)))
 }
 
 // onlyRead says whether nobody is ever to write to a volume.
@@ -115,6 +128,8 @@ func (o *order) intent(at placement.Choice) *v1alpha1.PlinthVolume {
 	v.Spec.ClaimNamespace, v.Spec.ClaimName, v.Spec.ClaimUID = o.claim.Namespace, o.claim.Name, string(o.claim.UID)
 	v.Spec.StorageClassName, v.Spec.TrashKeep = o.sc.Name, o.class.keep()
 	v.Spec.Source = sourceOf(o.from)
+	path, _ := o.path() // read has refused an order that has none to give
+	v.Spec.Path = string(path)
 	return v
 }
 

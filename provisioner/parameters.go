@@ -18,10 +18,11 @@ import (
 
 // The parameters of a StorageClass.
 const (
-	ParamPool       = "pool"                      // names separated by commas; absent is any pool
-	ParamVolumeType = "volumeType"                // csi (default), local or hostPath
-	ParamFSType     = "csi.storage.k8s.io/fstype" // ext4 or xfs, where the pool formats
-	ParamTrashKeep  = "trashKeep"                 // how long a deleted volume is kept, with onDelete: trash
+	ParamPool        = "pool"                      // names separated by commas; absent is any pool
+	ParamVolumeType  = "volumeType"                // csi (default), local or hostPath
+	ParamPathPattern = "pathPattern"               // of local and hostPath volumes; see pathPattern
+	ParamFSType      = "csi.storage.k8s.io/fstype" // ext4 or xfs, where the pool formats
+	ParamTrashKeep   = "trashKeep"                 // how long a deleted volume is kept, with onDelete: trash
 )
 
 var (
@@ -31,7 +32,7 @@ var (
 
 // parameters are all that a StorageClass may have.
 func parameters() []string {
-	return append([]string{ParamPool, ParamVolumeType, ParamFSType, ParamTrashKeep}, volume.SpecParams()...)
+	return append([]string{ParamPool, ParamVolumeType, ParamFSType, ParamPathPattern, ParamTrashKeep}, volume.SpecParams()...)
 }
 
 // Class is what a StorageClass asks for.
@@ -39,7 +40,8 @@ type Class struct {
 	Name   string
 	Pools  []string // allowed names; empty is any
 	Type   v1alpha1.VolumeType
-	FSType string // "" takes what the pool gives
+	FSType string      // "" takes what the pool gives
+	Path   pathPattern // "" gives volumes no path of their own
 	// Trash keeps a deleted volume for so long; 0 frees it at once.
 	Trash time.Duration
 	// Make is how volumes are made: what volume.Spec.Set sets.
@@ -62,6 +64,9 @@ func ParseClass(sc *storagev1.StorageClass) (Class, error) {
 	}
 	if c.Type == v1alpha1.VolumeTypeHostPath && len(sc.MountOptions) > 0 {
 		faults = append(faults, errors.New("mountOptions cannot be honoured for volumeType hostPath; leave them out, or use csi or local"))
+	}
+	if c.Path != "" && c.Type == v1alpha1.VolumeTypeCSI {
+		faults = append(faults, fmt.Errorf("parameter %s goes with volumeType local and hostPath; a csi volume is mounted by kubelet, at paths of its own", ParamPathPattern))
 	}
 	for _, t := range sc.AllowedTopologies {
 		term := placement.Term{}
@@ -93,6 +98,10 @@ func (c *Class) set(key, value string) error {
 		if !slices.Contains(volumeTypes, c.Type) {
 			return fmt.Errorf("parameter %s: %.80q is not one of csi, local, hostPath", key, value)
 		}
+	case ParamPathPattern:
+		var err error
+		c.Path, err = parsePathPattern(value)
+		return err
 	case ParamFSType:
 		c.FSType = value
 		if !slices.Contains(fsTypes, value) {

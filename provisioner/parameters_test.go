@@ -44,7 +44,12 @@ func TestParseClass(t *testing.T) {
 			name: "topologies", topologies: zone,
 			want: Class{Type: v1alpha1.VolumeTypeCSI, Topologies: []placement.Term{{"zone": {"a", "b"}}}},
 		},
-		{name: "unknown key", parameters: map[string]string{"pools": "fast"}, fault: []string{`unknown parameter "pools"`, "pool, volumeType, csi.storage.k8s.io/fstype"}},
+		{
+			name: "path pattern", parameters: map[string]string{"pathPattern": "{namespace}/{claim}", "volumeType": "hostPath"},
+			want: Class{Type: v1alpha1.VolumeTypeHostPath, Path: "{namespace}/{claim}"},
+		},
+		{name: "path pattern for csi", parameters: map[string]string{"pathPattern": "{claim}"}, fault: []string{"pathPattern goes with volumeType local and hostPath"}},
+		{name: "unknown key", parameters: map[string]string{"pools": "fast"}, fault: []string{`unknown parameter "pools"`, "pool, volumeType, csi.storage.k8s.io/fstype, pathPattern"}},
 		{name: "case matters", parameters: map[string]string{"Pool": "fast"}, fault: []string{`unknown parameter "Pool"`}},
 		{name: "bad type", parameters: map[string]string{"volumeType": "hostpath"}, fault: []string{`"hostpath" is not one of csi, local, hostPath`}},
 		{name: "bad filesystem", parameters: map[string]string{"csi.storage.k8s.io/fstype": "ntfs"}, fault: []string{`"ntfs" is not one of ext4, xfs`}},

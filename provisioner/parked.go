@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/placement"
 )
 
@@ -31,6 +32,7 @@ type parkedClaim struct {
 	class      string
 	attributes string             // its VolumeAttributesClass, "" for none
 	request    *placement.Request // nil: only another class can help
+	path       volume.Path        // another volume has it; "" if that is not the fault
 	told       string             // what its user was told last
 }
 
@@ -67,6 +69,19 @@ func (p *parked) classChanged(class string) {
 // made, changed or removed.
 func (p *parked) attributesChanged(name string) {
 	p.release(func(c parkedClaim) bool { return c.attributes == name })
+}
+
+// awaitPath parks a claim until the volume that has its path, or one that is
+// in its way, is gone.
+func (p *parked) awaitPath(claim *corev1.PersistentVolumeClaim, class string, path volume.Path, told string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claims[claim.UID] = parkedClaim{class: class, attributes: attributesClassOf(claim), path: path, told: told}
+}
+
+// pathFree wakes the claims that may have a path now.
+func (p *parked) pathFree(path volume.Path) {
+	p.release(func(c parkedClaim) bool { return c.path != "" && c.path.Clashes(path) })
 }
 
 // nodesChanged has the claims without a place looked at soon.

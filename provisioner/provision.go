@@ -188,6 +188,8 @@ func (p *Provisioner) turnedDown(ctx context.Context, w *order, v *v1alpha1.Plin
 		}
 	}
 	switch {
+	case v.Status.Reason == v1alpha1.ReasonPathTaken:
+		return controller.ProvisioningFinished, p.parkForPath(w, volume.Path(v.Spec.Path), fault)
 	case !elsewhere(v):
 		return controller.ProvisioningFinished, p.park(w.claim, w.sc.Name, nil, fault)
 	case w.anchored:

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
 
@@ -89,6 +90,9 @@ func (c *Controller) volumeGone(v *v1alpha1.PlinthVolume) {
 	p.resting.published(v.Name)
 	p.slow.answered(v.Spec.NodeName)
 	p.parked.nodesChanged()
+	if v.Spec.Path != "" && v.Status.Size != nil {
+		p.parked.pathFree(volume.Path(v.Spec.Path))
+	}
 	c.rouse(v)
 	c.nudge(awaitedVolume(v.Name))
 	for _, pv := range p.freeing.take(v.Name) {

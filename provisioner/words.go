@@ -20,6 +20,8 @@ func sentinel(reason string) error {
 		return volume.ErrNoCapacity
 	case v1alpha1.ReasonInvalid:
 		return volume.ErrOutOfRange
+	case v1alpha1.ReasonPathTaken:
+		return volume.ErrPathTaken
 	case v1alpha1.ReasonPoolUnavailable:
 		return volume.ErrPoolUnavailable
 	case v1alpha1.ReasonUnsupported:

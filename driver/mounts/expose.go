@@ -37,8 +37,9 @@ func (s *Service) hidden(id volume.ID) string { return filepath.Join(s.dir, live
 // Expose gives a volume a path on this node that lasts, for local and
 // hostPath volumes, which kubelet mounts without a driver: the directory in
 // the pool, or the filesystem or device at a path of its own below Dir, which
-// is there only while the volume is. The record tells of it, so that Restore
-// finds it after a reboot.
+// is there only while the volume is; if it was made with a path, at that one,
+// which leads there. The record tells of it, so that Restore finds it after a
+// reboot.
 func (s *Service) Expose(ctx context.Context, id volume.ID) (string, error) {
 	v, release, err := s.begin(ctx, id)
 	if err != nil {
@@ -46,6 +47,9 @@ func (s *Service) Expose(ctx context.Context, id volume.ID) (string, error) {
 	}
 	defer release()
 	path, err := s.expose(ctx, v)
+	if err == nil {
+		path, err = s.volumes.Name(ctx, id, path)
+	}
 	if err != nil {
 		return "", fmt.Errorf("expose volume %s: %w", id, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -103,4 +104,51 @@ func TestDiskGone(t *testing.T) {
 	must(t, n.Unpublish(ctx, id, one), n.Unstage(ctx, id, staging), n.pools.Delete(ctx, id))
 	stop()
 	must(t, <-watched)
+}
+
+// TestExposePath: a volume with a path is exposed at a link that leads to it
+// while it is mounted, and to nothing else while it is not.
+func TestExposePath(t *testing.T) {
+	for _, k := range kinds() {
+		if k.mode == volume.Block {
+			continue // the control plane offers those by csi only
+		}
+		t.Run(k.name, func(t *testing.T) {
+			n := start(t, k)
+			ctx := t.Context()
+			v, err := n.pools.Create(ctx, volume.Request{Spec: volume.Spec{Size: size, Mode: k.mode, FSType: k.fsType}, Name: "pvc-1", Path: "shop/data"})
+			must(t, err)
+			at, err := n.Expose(ctx, v.ID)
+			if err != nil || at != filepath.Join(n.disk, "paths/shop/data") {
+				t.Fatal(at, err)
+			}
+			must(t, put(at, k, "hello"))
+			pod := n.path("pod")
+			must(t, os.Mkdir(pod, 0o700), syscall.Mount(at, pod, "", syscall.MS_BIND, "")) // which follows links, as kubelet's does
+			if got := get(t, pod, k, 5); got != "hello" {
+				t.Errorf("a pod has %q", got)
+			}
+			wants(t, "unexpose while a pod has it", n.Unexpose(ctx, v.ID), volume.ErrInUse)
+			must(t, mount.Unmount(pod))
+			if k.fsType != "" { // a reboot
+				must(t, mount.Unmount(n.Service.path(v.ID)), mount.Unmount(n.path("mounts/live")), n.pools.Detach(ctx, v.ID))
+				if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("after a reboot the path leads to %v", err)
+				}
+				if err := os.MkdirAll(at, 0o700); err == nil {
+					t.Error("an empty directory can be made in its place")
+				}
+			}
+			n.pools.Close()
+			n.open(t, k)
+			must(t, n.Restore(ctx))
+			if got := get(t, at, k, 5); got != "hello" {
+				t.Errorf("restored, it has %q", got)
+			}
+			must(t, n.Unexpose(ctx, v.ID), n.pools.Delete(ctx, v.ID))
+			if left, err := os.ReadDir(filepath.Join(n.disk, "paths")); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
 }

@@ -24,8 +24,8 @@ const (
 	logError  = "error"
 )
 
-// Volumes is what the service asks of the pools. Attach, Detach and
-// SetExposed are called with the volume held.
+// Volumes is what the service asks of the pools. Attach, Detach,
+// SetExposed and Name are called with the volume held.
 type Volumes interface {
 	Makers
 	// Hold takes the one lock of a volume; ErrBusy if somebody has it.
@@ -40,6 +40,9 @@ type Volumes interface {
 	Usage(ctx context.Context, id volume.ID, mountedAt string) (volume.Usage, error)
 	// SetExposed records durably whether a volume is exposed.
 	SetExposed(ctx context.Context, id volume.ID, exposed bool) error
+	// Name gives a volume that is exposed at target the path that it was made
+	// with, if any, and returns where it is to be found.
+	Name(ctx context.Context, id volume.ID, target string) (string, error)
 	// Exposed lists the volumes recorded as exposed.
 	Exposed(ctx context.Context) ([]volume.ID, error)
 }

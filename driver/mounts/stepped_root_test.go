@@ -124,3 +124,7 @@ func (v cutVolumes) Detach(ctx context.Context, id volume.ID) error {
 func (v cutVolumes) SetExposed(ctx context.Context, id volume.ID, exposed bool) error {
 	return v.c.do("set exposed", func() error { return v.Volumes.SetExposed(ctx, id, exposed) })
 }
+
+func (v cutVolumes) Name(ctx context.Context, id volume.ID, target string) (path string, err error) {
+	return path, v.c.do("name", func() error { path, err = v.Volumes.Name(ctx, id, target); return err })
+}

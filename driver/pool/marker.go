@@ -26,6 +26,7 @@ const (
 	lockFile   = privateDir + "/lock"
 	recordsDir = privateDir + "/volumes"
 	volumesDir = "volumes"
+	pathsDir   = "paths" // made with the first volume that has a path
 
 	snapshotRecordsDir = privateDir + "/snapshots"
 	snapshotsDir       = "snapshots"

@@ -33,6 +33,7 @@ type pool struct {
 	hold    func(volume.ID) (release func(), err error) // Manager.Hold
 	log     *slog.Logger
 	root    *os.Root
+	dir     *beneath.Dir // the same directory
 	guard   guard
 	kind    string // the backend's name
 	backend backend.Opened
@@ -63,7 +64,7 @@ func (m *Manager) open(ctx context.Context, cfg PoolConfig, known string) (*pool
 		return nil, cfg.fault(ReasonIO, "%v", err)
 	}
 	p := &pool{
-		cfg: cfg, cluster: m.opts.ClusterID, hold: m.Hold, root: root, pending: pending{map[volume.ID]int64{}, map[volume.ID]int64{}},
+		cfg: cfg, cluster: m.opts.ClusterID, hold: m.Hold, root: root, pending: pending{map[volume.ID]int64{}, map[volume.ID]int64{}, map[volume.ID]volume.Path{}},
 		log: m.opts.Log.With(logPool, cfg.Name),
 	}
 	p.jobs = newJobs(p.log)
@@ -85,7 +86,7 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 	if err != nil {
 		return p.cfg.fault(ReasonIO, "%v", err)
 	}
-	defer dir.Close()
+	p.dir = dir
 	m, err := readMarker(dir)
 	found := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -133,7 +134,7 @@ func (p *pool) start(ctx context.Context, opts Options, known string) *Fault {
 // private keeps everybody but root out of the pool's places, and checks that
 // dir, whose marker was read, is the directory that is written to.
 func (p *pool) private(dir *beneath.Dir) (identity, error) {
-	for _, place := range []string{privateDir, recordsDir, snapshotRecordsDir, groupRecordsDir, volumesDir, snapshotsDir} {
+	for _, place := range []string{privateDir, recordsDir, snapshotRecordsDir, groupRecordsDir, volumesDir, snapshotsDir, pathsDir} {
 		if err := p.root.Chmod(place, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return identity{}, err
 		}
@@ -296,6 +297,9 @@ func (p *pool) close() {
 	}
 	if p.lock != nil {
 		errs = append(errs, filelock.Close(p.lock))
+	}
+	if p.dir != nil {
+		errs = append(errs, p.dir.Close())
 	}
 	errs = append(errs, p.root.Close())
 	if err := errors.Join(errs...); err != nil {

@@ -52,6 +52,10 @@ func complete(req volume.Request) (volume.Request, error) {
 		err = fmt.Errorf("%w: volume %s is a block device and has no root directory for parameters %s and %s; leave them out", volume.ErrInvalid, req.ID, volume.ParamMode, volume.ParamOwner)
 	case req.Mode == volume.Block && req.FSType != "":
 		err = fmt.Errorf("%w: volume %s is a block device and has no filesystem %q", volume.ErrInvalid, req.ID, req.FSType)
+	case req.Path != "":
+		if _, err = volume.ParsePath(string(req.Path)); err != nil {
+			err = fmt.Errorf("volume %s: %w", req.ID, err)
+		}
 	}
 	return req, err
 }
@@ -156,6 +160,8 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("mode", r.Spec.Mode, req.Mode)
 	case req.FSType != "" && r.Spec.FSType != req.FSType:
 		return says("filesystem", r.Spec.FSType, req.FSType)
+	case r.Path != req.Path:
+		return says("path", r.Path, req.Path)
 	case r.From != req.From:
 		return says("content of", r.From, req.From)
 	case scrubbed(r.Spec) != scrubbed(req.Spec):

@@ -18,7 +18,7 @@ import (
 // older plinth leaves alone what it does not understand.
 //
 //	2: modifyTo, from, ephemeral, target, family, beside; in spec mkfsOptions, onDelete, attributes
-//	3: in spec root
+//	3: path; in spec root
 const recordVersion = 3
 
 // state is where a volume is in its life.
@@ -44,6 +44,7 @@ type record struct {
 	Cluster     string              `json:"clusterID,omitempty"`
 	Exposed     bool                `json:"exposed,omitempty"` // kept at a path of its own for a local or hostPath volume
 	From        volume.Content      `json:"from,omitzero"`
+	Path        volume.Path         `json:"path,omitempty"` // where it is named below pathsDir
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
 	Target      string              `json:"target,omitempty"` // where an ephemeral volume is published
 	Family      volume.ID           `json:"family,omitempty"` // the first of those it may share bytes with; "" is itself
@@ -132,6 +133,9 @@ func (r record) check(id volume.ID) error {
 		return fmt.Errorf("unknown mode %.40q", string(r.Spec.Mode))
 	case r.Name == "" || r.Pool == "":
 		return errors.New("no name or no pool")
+	case r.Path != "":
+		_, err := volume.ParsePath(string(r.Path))
+		return err
 	}
 	return nil
 }
@@ -153,6 +157,6 @@ func salvage(id volume.ID, data []byte) record {
 func (r record) volume(node string) volume.Volume {
 	return volume.Volume{
 		Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: node,
-		AccessModes: r.AccessModes, Labels: r.Labels, From: r.From, Ephemeral: r.Ephemeral, Target: r.Target, CreatedAt: r.CreatedAt,
+		AccessModes: r.AccessModes, Labels: r.Labels, From: r.From, Path: r.Path, Ephemeral: r.Ephemeral, Target: r.Target, CreatedAt: r.CreatedAt,
 	}
 }

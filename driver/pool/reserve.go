@@ -45,23 +45,27 @@ func largest(g ground, available int64) int64 {
 // promise reserves more bytes for a volume and writes its record r, which
 // tells of them.
 func (p *pool) promise(ctx context.Context, r record, more int64) error {
-	return p.reserve(ctx, reservation{p.pending.volumes, r.Spec.ID, r.reserved(), more, func() error { return p.records.announce(r) }})
+	return p.reserve(ctx, reservation{p.pending.volumes, r.Spec.ID, r.reserved(), more, r.Path, func() error { return p.records.announce(r) }})
 }
 
 // promiseSnapshot is promise for a snapshot.
 func (p *pool) promiseSnapshot(ctx context.Context, r snapshotRecord, more int64) error {
-	return p.reserve(ctx, reservation{p.pending.snapshots, r.ID, r.reserved(), more, func() error { return p.snaps.put(r) }})
+	return p.reserve(ctx, reservation{p.pending.snapshots, r.ID, r.reserved(), more, "", func() error { return p.snaps.put(r) }})
 }
 
-// pending is all that is promised, in bytes, to what has no record that tells
-// of it yet.
-type pending struct{ volumes, snapshots map[volume.ID]int64 }
+// pending is all that is promised, bytes and paths, to what has no record that
+// tells of it yet.
+type pending struct {
+	volumes, snapshots map[volume.ID]int64
+	paths              map[volume.ID]volume.Path
+}
 
-// reservation is bytes that are to be promised.
+// reservation is bytes, and a volume's path, that are to be promised.
 type reservation struct {
 	among     map[volume.ID]int64 // of pending
 	id        volume.ID
 	all, more int64        // bytes, together and beyond what it has
+	path      volume.Path  // "" is none
 	write     func() error // writes the record that tells of all
 }
 
@@ -93,6 +97,7 @@ func (p *pool) reserveOn(g ground, r reservation) error {
 	p.reserving.Lock()
 	defer p.reserving.Unlock()
 	delete(r.among, r.id) // the record tells of it now, or nothing does
+	delete(p.pending.paths, r.id)
 	return err
 }
 
@@ -104,10 +109,13 @@ func (p *pool) claim(g ground, r reservation) error {
 	if err != nil {
 		return err
 	}
-	if err := p.fits(g, promised, r.more); err != nil {
+	if err := errors.Join(p.fits(g, promised, r.more), p.pathFree(r)); err != nil {
 		return err
 	}
 	r.among[r.id] = r.all
+	if r.path != "" {
+		p.pending.paths[r.id] = r.path
+	}
 	return nil
 }
 
@@ -124,7 +132,7 @@ func (p *pool) reserveShared(g ground, r reservation) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := p.fits(g, promised, r.more); err != nil {
+	if err := errors.Join(p.fits(g, promised, r.more), p.pathFree(r)); err != nil {
 		return err
 	}
 	return r.write()

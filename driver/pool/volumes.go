@@ -183,6 +183,9 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 		return err
 	}
 	p.seen.removed(volumeKey(id))
+	if err := p.unlink(r); err != nil {
+		return fmt.Errorf("delete volume %s: %w", id, err)
+	}
 	if err := p.records.remove(id); err != nil {
 		return err
 	}
@@ -269,6 +272,6 @@ func (p *pool) stillSmall(ctx context.Context, r record) bool {
 func (p *pool) newRecord(req volume.Request) record {
 	return record{
 		State: creating, Spec: req.Spec, Name: req.Name, Pool: p.cfg.Name, AccessModes: req.AccessModes,
-		Labels: req.Labels, From: req.From, Ephemeral: req.Ephemeral, Target: req.Target, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Labels: req.Labels, From: req.From, Path: req.Path, Ephemeral: req.Ephemeral, Target: req.Target, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}
 }

@@ -12,6 +12,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists: the name is taken by a volume with other properties.
 	ErrExists = errors.New("exists with other properties")
+	// ErrPathTaken: another volume of the pool has the path.
+	ErrPathTaken = errors.New("path taken")
 	// ErrNoCapacity: the pool cannot hold that many bytes now.
 	ErrNoCapacity = errors.New("not enough capacity")
 	// ErrOutOfRange: the size is outside what the backend can ever do.

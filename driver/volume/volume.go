@@ -116,6 +116,7 @@ type Request struct {
 	AccessModes []AccessMode      // every mode that must be honoured; empty is ReadWriteOnce
 	Labels      map[string]string // for people: claim, namespace, class; never interpreted
 	From        Content           // what it starts with; the zero value is empty
+	Path        Path              // where it is to be found below the pool's paths, once it is exposed; "" is nowhere
 	Ephemeral   bool              // made for one pod and deleted with it
 	Target      string            // where an ephemeral one is published; "" for others
 }
@@ -135,6 +136,7 @@ type Volume struct {
 	AccessModes []AccessMode
 	Labels      map[string]string
 	From        Content
+	Path        Path // see Request
 	Ephemeral   bool
 	Target      string // where it is published, if it is ephemeral
 	CreatedAt   time.Time

@@ -276,7 +276,7 @@ func mended(err error) error {
 func request(v *v1alpha1.PlinthVolume) volume.Request {
 	r := volume.Request{
 		Spec: ledger.MadeAs(v.Spec),
-		Name: v.Name, Pool: v.Spec.Pool, Labels: map[string]string{},
+		Name: v.Name, Pool: v.Spec.Pool, Path: volume.Path(v.Spec.Path), Labels: map[string]string{},
 	}
 	r.ID, r.Size, r.Mode, r.FSType = volume.ID(v.Name), v.Spec.Size.Value(), volume.Mode(v.Spec.VolumeMode), v.Spec.FSType
 	if v.Spec.Name != "" {
@@ -310,6 +310,7 @@ func reasonOf(err error) string {
 		{volume.ErrOutOfRange, v1alpha1.ReasonInvalid},
 		{volume.ErrInvalid, v1alpha1.ReasonInvalid},
 		{volume.ErrExists, v1alpha1.ReasonInvalid},
+		{volume.ErrPathTaken, v1alpha1.ReasonPathTaken},
 		{volume.ErrInUse, v1alpha1.ReasonInUse},
 	} {
 		if errors.Is(err, m.is) {
@@ -322,7 +323,7 @@ func reasonOf(err error) string {
 // final says whether trying again is of no use while nothing changes.
 func final(reason string) bool {
 	switch reason {
-	case v1alpha1.ReasonNoCapacity, v1alpha1.ReasonPoolUnavailable, v1alpha1.ReasonUnsupported, v1alpha1.ReasonInvalid, v1alpha1.ReasonSourceMissing:
+	case v1alpha1.ReasonNoCapacity, v1alpha1.ReasonPoolUnavailable, v1alpha1.ReasonUnsupported, v1alpha1.ReasonInvalid, v1alpha1.ReasonPathTaken, v1alpha1.ReasonSourceMissing:
 		return true
 	}
 	return false

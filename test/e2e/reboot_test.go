@@ -28,7 +28,15 @@ func TestReboot(t *testing.T) { // alone: it takes a node away
 			for _, k := range variants {
 				name := strings.ToLower(k.volumeType + "-" + k.backend)
 				names[name] = e.pool(k.backend)
-				e.claim(name, e.class(params{"pool": names[name], "volumeType": k.volumeType}, waiting), "32Mi")
+				p := params{"pool": names[name], "volumeType": k.volumeType}
+				e.claim(name, e.class(p, waiting), "32Mi")
+				e.pod(name, name, onlyOn(node), withoutGrace)
+				if k.volumeType == "csi" {
+					continue
+				}
+				name += "-path"
+				names[name], p["pathPattern"] = p["pool"], "{namespace}/{claim}"
+				e.claim(name, e.class(p, waiting), "32Mi")
 				e.pod(name, name, onlyOn(node), withoutGrace)
 			}
 			before := map[string]*corev1.Pod{}

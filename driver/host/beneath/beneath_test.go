@@ -208,3 +208,37 @@ func TestRemoveTreesTogether(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// TestLinks: a symlink is made, read and removed, and never followed.
+func TestLinks(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "pool")
+	must(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o700), os.Mkdir(filepath.Join(parent, "outside"), 0o700))
+	d := open(t, dir)
+	must(t, d.Symlink("../../outside", "sub/link"))
+	if err := d.Symlink("x", "sub/link"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("twice: %v", err)
+	}
+	if text, err := d.Readlink("sub/link"); err != nil || text != "../../outside" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := d.Readlink("sub"); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("a directory read as a link: %v", err)
+	}
+	if _, err := d.Readlink("sub/link/x"); err == nil {
+		t.Error("it was followed")
+	}
+	if err := d.Symlink("x", "sub/link/x"); err == nil {
+		t.Error("it was followed")
+	}
+	if err := d.Rmdir("sub/link"); err == nil {
+		t.Error("a link was removed as a directory")
+	}
+	if err := d.Rmdir("sub"); err == nil {
+		t.Error("a directory that is not empty was removed")
+	}
+	must(t, d.Remove("sub/link"), d.Rmdir("sub"), d.Rmdir("sub"))
+	if left, err := os.ReadDir(filepath.Join(parent, "outside")); err != nil || len(left) > 0 {
+		t.Errorf("outside: %v, %v", left, err)
+	}
+}

@@ -53,6 +53,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="(self.nodeName == oldSelf.nodeName || (has(self.shared) && self.shared)) && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && (has(self.shared) ? has(oldSelf.shared) && self.shared == oldSelf.shared : !has(oldSelf.shared)) && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.thick) ? has(oldSelf.thick) && self.thick == oldSelf.thick : !has(oldSelf.thick)) && (has(self.onDelete) ? has(oldSelf.onDelete) && self.onDelete == oldSelf.onDelete : !has(oldSelf.onDelete)) && (has(self.mkfsOptions) ? has(oldSelf.mkfsOptions) && self.mkfsOptions == oldSelf.mkfsOptions : !has(oldSelf.mkfsOptions)) && (has(self.root) ? has(oldSelf.root) && self.root == oldSelf.root : !has(oldSelf.root)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name)) && (has(self.source) ? has(oldSelf.source) && self.source == oldSelf.source : !has(oldSelf.source))",message="where a volume is and what it is made of never changes"
 // +kubebuilder:validation:XValidation:rule="!has(self.trashedUntil) || (has(self.retained) && self.retained)",message="what is in the trash is retained: set both, or take trashedUntil away to undelete the volume"
+// +kubebuilder:validation:XValidation:rule="has(self.path) ? has(oldSelf.path) && self.path == oldSelf.path : !has(oldSelf.path)",message="the path of a volume never changes"
 type PlinthVolumeSpec struct {
 	// NodeName is the node that makes the volume and, but for shared pools,
 	// keeps it. Another takes over a volume of a shared pool when that node is
@@ -114,6 +115,12 @@ type PlinthVolumeSpec struct {
 	// is empty.
 	// +optional
 	Source *VolumeSource `json:"source,omitempty"`
+	// Path is where a local or hostPath volume is to be found, below the
+	// directory paths of its pool; without one it has no name of its own there.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`
+	// +optional
+	Path string `json:"path,omitempty"`
 	// Retained is true while its PersistentVolume is gone and its data is kept
 	// for whoever adopts it.
 	// +optional
@@ -216,6 +223,8 @@ const (
 	ReasonNoCapacity = "NoCapacity"
 	// ReasonInvalid: the request can never succeed as it stands.
 	ReasonInvalid = "Invalid"
+	// ReasonPathTaken: another volume of the pool has the path.
+	ReasonPathTaken = "PathTaken"
 	// ReasonPoolUnavailable: the node has no such pool, or it is refused.
 	ReasonPoolUnavailable = "PoolUnavailable"
 	// ReasonUnsupported: the pool's backend cannot make such a volume.

@@ -70,6 +70,8 @@ func (p *Provisioner) mayAdopt(w *order, v *v1alpha1.PlinthVolume) error {
 	switch {
 	case v.DeletionTimestamp != nil:
 		return fmt.Errorf("%w: it is being deleted", volume.ErrInvalid)
+	case v.Spec.ReleaseTo != "":
+		return fmt.Errorf("%w: it is released, to the directory %s of pool %s", volume.ErrInvalid, v.Spec.ReleaseTo, v.Spec.Pool)
 	case len(p.lookup.holders(v.Name)) > 0:
 		return fmt.Errorf("%w: PersistentVolume %s has it; delete that one first, with reclaim policy Retain", volume.ErrInUse, p.lookup.holders(v.Name)[0].Name)
 	case !v.Spec.Retained || v.Status.Size == nil:

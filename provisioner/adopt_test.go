@@ -61,6 +61,7 @@ func TestAdopt(t *testing.T) {
 		{name: "larger claim", claim: func(c *corev1.PersistentVolumeClaim) { setSize(c, "3Gi") }, says: "expand the claim later"},
 		{name: "another namespace's", volume: func(v *v1alpha1.PlinthVolume) { v.Spec.ClaimNamespace = "other" }, says: AnnotationAdopters},
 		{name: "in use", volume: func(v *v1alpha1.PlinthVolume) { v.Spec.Retained = false }, says: "claim default/first has it"},
+		{name: "released", volume: func(v *v1alpha1.PlinthVolume) { v.Spec.ReleaseTo = "back" }, says: "released, to the directory back of pool a"},
 		{name: "with a PersistentVolume", pv: held, says: "PersistentVolume pvc-first has it"},
 		{name: "another type", class: map[string]string{"volumeType": "local"}, says: "volumeType csi"},
 		{name: "another pool", class: map[string]string{"pool": "b"}, says: "in pool a"},

@@ -155,6 +155,10 @@ func (e nodeEngine) Expose(ctx context.Context, id volume.ID) (string, error) {
 	return e.mounts.Expose(ctx, id)
 }
 
+func (e nodeEngine) Release(ctx context.Context, pool string, id volume.ID, to volume.Path) (string, error) {
+	return e.pools.Release(ctx, pool, id, to)
+}
+
 func (e nodeEngine) Unexpose(ctx context.Context, id volume.ID) error {
 	return e.mounts.Unexpose(ctx, id)
 }

@@ -143,6 +143,27 @@ type Scrubber interface {
 	Scrub(ctx context.Context, id volume.ID) error
 }
 
+// Importer is a backend that can make a directory of the pool's filesystem a
+// volume as it is, and a volume such a directory again. Names are paths below
+// the pool; a name outside, or in one of the pool's own places, is for the pool
+// to refuse. Both leave what is in the directory as it is, and replace it at
+// one instant: who looks for it by its former name finds it at all times.
+type Importer interface {
+	// Imports is nil if it can where the pool is, else it says why not and
+	// wraps ErrUnsupported.
+	Imports() error
+	// Import makes the directory name the volume s, and a symlink to it of the
+	// name. It finishes one that was cut. ErrInvalid if name is no directory,
+	// ErrInUse while it or anything below it is mounted; nothing has changed
+	// then. That it holds no more than s.Size the caller has seen.
+	Import(ctx context.Context, name string, s volume.Spec) (volume.Info, error)
+	// Release takes the limits off a volume and makes it the directory name:
+	// in place of such a symlink, or where nothing is, else ErrExists. ErrInUse
+	// while it is mounted. It finishes one that was cut, and undoes a cut
+	// Import; without the volume there is nothing to do.
+	Release(ctx context.Context, id volume.ID, name string) error
+}
+
 // Reporter is a backend that knows what keeps a part of its pool from use.
 type Reporter interface {
 	// Problems has a line for each: the fault and the way out.

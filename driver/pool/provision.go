@@ -52,6 +52,8 @@ func complete(req volume.Request) (volume.Request, error) {
 		err = fmt.Errorf("%w: volume %s is a block device and has no root directory for parameters %s and %s; leave them out", volume.ErrInvalid, req.ID, volume.ParamMode, volume.ParamOwner)
 	case req.Mode == volume.Block && req.FSType != "":
 		err = fmt.Errorf("%w: volume %s is a block device and has no filesystem %q", volume.ErrInvalid, req.ID, req.FSType)
+	case req.Import != "":
+		err = importable(req)
 	case req.Path != "":
 		if _, err = volume.ParsePath(string(req.Path)); err != nil {
 			err = fmt.Errorf("volume %s: %w", req.ID, err)
@@ -132,6 +134,11 @@ func (m *Manager) existing(ctx context.Context, p *pool, req volume.Request) (vo
 	switch {
 	case e.State == ready:
 		return e.volume(p.node), true, differs
+	case e.State == importing && differs == nil:
+		r, err := p.importDir(ctx, e.record)
+		return r.volume(p.node), true, err
+	case e.State == releasing:
+		return volume.Volume{}, true, fmt.Errorf("%w: it becomes the directory %s", volume.ErrBusy, e.ReleaseTo)
 	case e.State == creating && differs == nil && e.From == (volume.Content{}): // a copy begins anew
 		r, err := p.create(ctx, e.record, req.LimitBytes)
 		return r.volume(p.node), true, err
@@ -160,6 +167,8 @@ func (m *Manager) differs(p *pool, r record, req volume.Request) error {
 		return says("mode", r.Spec.Mode, req.Mode)
 	case req.FSType != "" && r.Spec.FSType != req.FSType:
 		return says("filesystem", r.Spec.FSType, req.FSType)
+	case r.Imported != req.Import:
+		return says("origin", r.Imported, req.Import)
 	case r.Path != req.Path:
 		return says("path", r.Path, req.Path)
 	case r.From != req.From:
@@ -200,6 +209,10 @@ func (m *Manager) createIn(ctx context.Context, s *slot, req volume.Request) (vo
 		return r.volume(p.node), err
 	}
 	defer unlock()
+	if req.Import != "" {
+		r, err := p.importNew(ctx, p.newRecord(req))
+		return r.volume(p.node), err
+	}
 	if a := p.backend.Abilities(); req.Mode == volume.Filesystem && req.FSType == "" && len(a.FSTypes) > 0 {
 		req.FSType = a.FSTypes[0]
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -18,7 +19,7 @@ import (
 // older plinth leaves alone what it does not understand.
 //
 //	2: modifyTo, from, ephemeral, target, family, beside; in spec mkfsOptions, onDelete, attributes
-//	3: path; in spec root
+//	3: path, imported, releaseTo, and the states importing and releasing; in spec root
 const recordVersion = 3
 
 // state is where a volume is in its life.
@@ -28,6 +29,10 @@ const (
 	creating state = "creating" // promised space; nobody was told that it exists
 	ready    state = "ready"
 	deleting state = "deleting" // nobody may use it; its bytes may be there
+
+	// Of both, the data is others' and is never deleted.
+	importing state = "importing" // a directory becomes it; undone by a cut
+	releasing state = "releasing" // it becomes a directory; finished after a cut
 )
 
 // record is the file that says what a volume is.
@@ -44,7 +49,9 @@ type record struct {
 	Cluster     string              `json:"clusterID,omitempty"`
 	Exposed     bool                `json:"exposed,omitempty"` // kept at a path of its own for a local or hostPath volume
 	From        volume.Content      `json:"from,omitzero"`
-	Path        volume.Path         `json:"path,omitempty"` // where it is named below pathsDir
+	Path        volume.Path         `json:"path,omitempty"`      // where it is named below pathsDir
+	Imported    volume.Path         `json:"imported,omitempty"`  // the directory that it was before, where there is a link to it now
+	ReleaseTo   volume.Path         `json:"releaseTo,omitempty"` // the directory that it becomes
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
 	Target      string              `json:"target,omitempty"` // where an ephemeral volume is published
 	Family      volume.ID           `json:"family,omitempty"` // the first of those it may share bytes with; "" is itself
@@ -125,7 +132,7 @@ func (r record) check(id volume.ID) error {
 		return fmt.Errorf("version %d, and this plinth knows versions 1 to %d", r.Version, recordVersion)
 	case r.Spec.ID != id:
 		return fmt.Errorf("it is the record of volume %.80q", string(r.Spec.ID))
-	case r.State != creating && r.State != ready && r.State != deleting:
+	case !slices.Contains([]state{creating, ready, deleting, importing, releasing}, r.State):
 		return fmt.Errorf("unknown state %.40q", string(r.State))
 	case r.Spec.Size <= 0 || r.GrowTo < 0 || r.Beside < 0:
 		return fmt.Errorf("sizes %d and %d", r.Spec.Size, r.GrowTo)
@@ -133,9 +140,16 @@ func (r record) check(id volume.ID) error {
 		return fmt.Errorf("unknown mode %.40q", string(r.Spec.Mode))
 	case r.Name == "" || r.Pool == "":
 		return errors.New("no name or no pool")
-	case r.Path != "":
-		_, err := volume.ParsePath(string(r.Path))
-		return err
+	case r.State == importing && r.Imported == "" || r.State == releasing && r.ReleaseTo == "":
+		return fmt.Errorf("%s, and no directory", r.State)
+	}
+	for _, p := range []volume.Path{r.Path, r.Imported, r.ReleaseTo} {
+		if p == "" {
+			continue
+		}
+		if _, err := volume.ParsePath(string(p)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

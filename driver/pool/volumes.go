@@ -164,6 +164,9 @@ func (p *pool) giveUp(ctx context.Context, r record, cause error) error {
 // asked for, and not granted. That holds for one, too, whose deletion was cut.
 func (p *pool) destroy(ctx context.Context, r record) error {
 	id := r.Spec.ID
+	if r.State == importing || r.State == releasing {
+		return p.giveBack(ctx, r)
+	}
 	if r.State != deleting {
 		r.State = deleting
 		if err := p.records.announce(r); err != nil {
@@ -183,7 +186,7 @@ func (p *pool) destroy(ctx context.Context, r record) error {
 		return err
 	}
 	p.seen.removed(volumeKey(id))
-	if err := p.unlink(r); err != nil {
+	if err := errors.Join(p.unlink(r), p.unlinkOrigin(r)); err != nil {
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
 	if err := p.records.remove(id); err != nil {
@@ -272,6 +275,6 @@ func (p *pool) stillSmall(ctx context.Context, r record) bool {
 func (p *pool) newRecord(req volume.Request) record {
 	return record{
 		State: creating, Spec: req.Spec, Name: req.Name, Pool: p.cfg.Name, AccessModes: req.AccessModes,
-		Labels: req.Labels, From: req.From, Path: req.Path, Ephemeral: req.Ephemeral, Target: req.Target, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Labels: req.Labels, From: req.From, Path: req.Path, Imported: req.Import, Ephemeral: req.Ephemeral, Target: req.Target, Cluster: p.cluster, CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}
 }

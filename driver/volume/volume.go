@@ -117,6 +117,7 @@ type Request struct {
 	Labels      map[string]string // for people: claim, namespace, class; never interpreted
 	From        Content           // what it starts with; the zero value is empty
 	Path        Path              // where it is to be found below the pool's paths, once it is exposed; "" is nowhere
+	Import      Path              // the directory below the pool that becomes the volume; "" makes a new one
 	Ephemeral   bool              // made for one pod and deleted with it
 	Target      string            // where an ephemeral one is published; "" for others
 }

@@ -80,6 +80,10 @@ type Engine interface {
 	// Expose gives the path under which local and hostPath volumes are used;
 	// one that is exposed stays as it is.
 	Expose(ctx context.Context, id volume.ID) (string, error)
+	// Release makes a volume a plain directory below its pool, and gives its
+	// absolute path. One that the pool does not have was released before; ErrInUse
+	// while it is mounted, ErrExists if something is there.
+	Release(ctx context.Context, pool string, id volume.ID, to volume.Path) (string, error)
 	// Unexpose undoes Expose; an absent volume is nil, ErrInUse while others
 	// have it mounted.
 	Unexpose(ctx context.Context, id volume.ID) error

@@ -20,6 +20,7 @@ type engine struct {
 	snaps   map[volume.ID]volume.Snapshot
 	copied  int64 // bytes of each snapshot that are copied; 0 is all of them
 	exposed map[volume.ID]bool
+	imports map[volume.ID]volume.Path
 	fails   map[string]error
 	away    map[string]error
 	pools   []volume.PoolStatus
@@ -29,7 +30,7 @@ type engine struct {
 }
 
 func newEngine() *engine {
-	return &engine{volumes: map[volume.ID]volume.Volume{}, snaps: map[volume.ID]volume.Snapshot{}, exposed: map[volume.ID]bool{}, fails: map[string]error{}, away: map[string]error{}}
+	return &engine{volumes: map[volume.ID]volume.Volume{}, snaps: map[volume.ID]volume.Snapshot{}, exposed: map[volume.ID]bool{}, imports: map[volume.ID]volume.Path{}, fails: map[string]error{}, away: map[string]error{}}
 }
 
 func (e *engine) do(op string, id volume.ID, work func() error) error {
@@ -57,6 +58,7 @@ func (e *engine) Create(_ context.Context, r volume.Request) (v volume.Volume, e
 			e.volumes[r.ID] = volume.Volume{Spec: r.Spec, Name: r.Name, Pool: r.Pool, Node: "n1", AccessModes: r.AccessModes, Labels: r.Labels}
 		}
 		v = e.volumes[r.ID]
+		e.imports[r.ID] = r.Import
 		return nil
 	})
 	return v, err
@@ -215,4 +217,8 @@ func (e *engine) has(id volume.ID) bool {
 	defer e.mu.Unlock()
 	_, ok := e.volumes[id]
 	return ok
+}
+
+func (e *engine) Release(_ context.Context, _ string, id volume.ID, to volume.Path) (string, error) {
+	return "/pool/" + string(to), e.do("release", id, func() error { delete(e.volumes, id); return nil })
 }

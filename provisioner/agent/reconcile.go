@@ -29,6 +29,8 @@ func (a *Agent) reconcile(ctx context.Context, name string) error {
 	switch {
 	case v.DeletionTimestamp != nil:
 		return a.free(ctx, v)
+	case v.Spec.ReleaseTo != "" && v.Status.Size != nil:
+		return a.release(ctx, v)
 	case v.Status.Size == nil && v.Status.Phase == v1alpha1.VolumeFailed && v.Status.ObservedGeneration == v.Generation:
 		return nil // refused: it is for the controller to take back
 	case v.Status.Size == nil && !slices.Contains(v.Finalizers, v1alpha1.Finalizer):
@@ -73,7 +75,10 @@ func madePhase(v *v1alpha1.PlinthVolume) v1alpha1.VolumePhase {
 
 // create makes a volume for the first time.
 func (a *Agent) create(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	made, err := a.cfg.Engine.Create(ctx, request(v))
+	made, err := volume.Volume{}, importable(v)
+	if err == nil {
+		made, err = a.cfg.Engine.Create(ctx, request(v))
+	}
 	var path string
 	if err == nil {
 		path, err = a.expose(ctx, v)
@@ -276,7 +281,7 @@ func mended(err error) error {
 func request(v *v1alpha1.PlinthVolume) volume.Request {
 	r := volume.Request{
 		Spec: ledger.MadeAs(v.Spec),
-		Name: v.Name, Pool: v.Spec.Pool, Path: volume.Path(v.Spec.Path), Labels: map[string]string{},
+		Name: v.Name, Pool: v.Spec.Pool, Path: volume.Path(v.Spec.Path), Import: volume.Path(v.Spec.ImportFrom), Labels: map[string]string{},
 	}
 	r.ID, r.Size, r.Mode, r.FSType = volume.ID(v.Name), v.Spec.Size.Value(), volume.Mode(v.Spec.VolumeMode), v.Spec.FSType
 	if v.Spec.Name != "" {

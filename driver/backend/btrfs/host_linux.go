@@ -54,7 +54,7 @@ func openOn(ctx context.Context, m *machine, step tree.Step) (*Btrfs, error) {
 		sharing = backend.SharesFree
 	}
 	keeper, files := tree.Stepped(m, &files{tree.OpenFiles(m.dir), m.dir}, step)
-	t, err := tree.New(ctx, keeper, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1, Sharing: sharing})
+	t, err := tree.New(ctx, keeper, files, tree.Options{Enforced: true, MinVolume: minVolume, Granularity: 1, Sharing: sharing, NoImport: errNoImport})
 	if err != nil {
 		return nil, err
 	}
@@ -274,3 +274,12 @@ func (m *machine) sweepGroups() error {
 	}
 	return nil
 }
+
+// errNoImport: an empty subvolume could be made and filled, by a copy.
+var errNoImport = fmt.Errorf("%w: a directory cannot become a btrfs subvolume without being copied; use a pool with backend directory", volume.ErrUnsupported)
+
+// Include implements tree.Keeper.
+func (m *machine) Include(context.Context, string, tree.Limits) error { return errNoImport }
+
+// Exclude implements tree.Keeper.
+func (m *machine) Exclude(context.Context, string) error { return errNoImport }

@@ -190,6 +190,12 @@ func (m *plain) Free(ctx context.Context, name string) error {
 	return unix.Syncfs(int(m.dir.File().Fd()))
 }
 
+// Include implements tree.Keeper.
+func (m *plain) Include(context.Context, string, tree.Limits) error { return nil }
+
+// Exclude implements tree.Keeper.
+func (m *plain) Exclude(context.Context, string) error { return nil }
+
 func (m *plain) freeInodes() (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil {

@@ -3,6 +3,8 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"path/filepath"
 
 	"github.com/plinth-csi/plinth/driver/backend/layout"
@@ -83,4 +85,37 @@ func (m *files) Space() (total, free int64, err error) {
 		return 0, 0, fmt.Errorf("statfs %s: %w", m.dir.Name(), err)
 	}
 	return int64(st.Blocks) * st.Frsize, int64(st.Bavail) * st.Frsize, nil
+}
+
+// Exchange implements Files.
+func (m *files) Exchange(a, b string) error { return m.dir.Exchange(a, b) }
+
+// Link implements Files.
+func (m *files) Link(to, name string) error {
+	err := m.dir.Symlink(m.Path(to), name)
+	if text, readErr := m.dir.Readlink(name); errors.Is(err, fs.ErrExist) && readErr == nil && text == m.Path(to) {
+		return nil
+	}
+	return err
+}
+
+// Unlink implements Files.
+func (m *files) Unlink(to, name string) error {
+	text, err := m.dir.Readlink(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || err == nil && text != m.Path(to) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.dir.Remove(name), m.dir.Sync(path.Dir(name)))
+}
+
+// Directory implements Files.
+func (m *files) Directory(name string) (inode uint64, err error) {
+	st, err := m.dir.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return 0, nil
+	}
+	return st.Ino, err
 }

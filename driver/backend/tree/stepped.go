@@ -64,6 +64,22 @@ func (s *steppedKeeper) Free(ctx context.Context, name string) error {
 	return s.Keeper.Free(ctx, name)
 }
 
+// Include implements Keeper.
+func (s *steppedKeeper) Include(ctx context.Context, name string, l Limits) error {
+	if err := s.step("include " + name); err != nil {
+		return err
+	}
+	return s.Keeper.Include(ctx, name, l)
+}
+
+// Exclude implements Keeper.
+func (s *steppedKeeper) Exclude(ctx context.Context, name string) error {
+	if err := s.step("exclude " + name); err != nil {
+		return err
+	}
+	return s.Keeper.Exclude(ctx, name)
+}
+
 type steppedFiles struct {
 	Files
 	step Step
@@ -107,4 +123,28 @@ func (s *steppedFiles) Trim() error {
 		return err
 	}
 	return s.Files.Trim()
+}
+
+// Exchange implements Files.
+func (s *steppedFiles) Exchange(a, b string) error {
+	if err := s.step("exchange " + a + " and " + b); err != nil {
+		return err
+	}
+	return s.Files.Exchange(a, b)
+}
+
+// Link implements Files.
+func (s *steppedFiles) Link(to, name string) error {
+	if err := s.step("link " + name); err != nil {
+		return err
+	}
+	return s.Files.Link(to, name)
+}
+
+// Unlink implements Files.
+func (s *steppedFiles) Unlink(to, name string) error {
+	if err := s.step("unlink " + name); err != nil {
+		return err
+	}
+	return s.Files.Unlink(to, name)
 }

@@ -45,6 +45,10 @@ type Keeper interface {
 	// Free removes one with all that is in it and what limits it, and returns
 	// once the bytes are free. Absent is nil.
 	Free(ctx context.Context, name string) error
+	// Include gives limits to one that others made, with all that is in it, and
+	// Exclude takes them off. Each finishes what a cut left.
+	Include(ctx context.Context, name string, l Limits) error
+	Exclude(ctx context.Context, name string) error
 }
 
 // Files is the part that is the same for all: see OpenFiles.
@@ -53,6 +57,15 @@ type Files interface {
 	Rename(from, to string) error
 	// SetRoot gives a directory its owner and permissions, durably.
 	SetRoot(name string, r volume.Root) error
+	// Exchange makes two names change places, at one instant and durably.
+	Exchange(a, b string) error
+	// Link makes a symlink to the volume at the name to, unless it is there;
+	// fs.ErrExist if anything else is. Unlink removes one, if it is there.
+	Link(to, name string) error
+	Unlink(to, name string) error
+	// Directory tells what a name is: a directory by its inode number, 0 if
+	// anything else or nothing is there.
+	Directory(name string) (inode uint64, err error)
 	// Names lists the directories in a directory.
 	Names(dir string) ([]string, error)
 	// InUse lists where a directory, or anything below it, is mounted, and
@@ -76,6 +89,8 @@ type Options struct {
 	MinVolume   int64 // bytes
 	Granularity int64 // bytes; sizes are rounded up to a multiple of it
 	Sharing     backend.Sharing
+	// NoImport is why a directory cannot become a volume; nil if it can.
+	NoImport error
 }
 
 // Tree is a backend over a Keeper and Files.

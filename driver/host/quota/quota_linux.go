@@ -200,7 +200,13 @@ func ProjectOf(f *os.File) (id Project, inherited bool, err error) {
 
 // SetProject puts an open file into a project; of a directory also all that
 // will be made in it.
-func SetProject(f *os.File, id Project) error {
+func SetProject(f *os.File, id Project) error { return setProject(f, id, true) }
+
+// ClearProject takes an open file out of its project, and a directory with what
+// will be made in it.
+func ClearProject(f *os.File) error { return setProject(f, 0, false) }
+
+func setProject(f *os.File, id Project, inherit bool) error {
 	fi, err := f.Stat()
 	if err != nil {
 		return err
@@ -210,7 +216,8 @@ func SetProject(f *os.File, id Project) error {
 		return err
 	}
 	x.projID = uint32(id)
-	if fi.IsDir() {
+	x.xflags &^= projInherit
+	if inherit && fi.IsDir() {
 		x.xflags |= projInherit
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsSetXattr, uintptr(unsafe.Pointer(&x))); errno != 0 {

@@ -54,6 +54,11 @@ const (
 // +kubebuilder:validation:XValidation:rule="(self.nodeName == oldSelf.nodeName || (has(self.shared) && self.shared)) && self.pool == oldSelf.pool && self.volumeMode == oldSelf.volumeMode && self.volumeType == oldSelf.volumeType && (has(self.shared) ? has(oldSelf.shared) && self.shared == oldSelf.shared : !has(oldSelf.shared)) && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.thick) ? has(oldSelf.thick) && self.thick == oldSelf.thick : !has(oldSelf.thick)) && (has(self.onDelete) ? has(oldSelf.onDelete) && self.onDelete == oldSelf.onDelete : !has(oldSelf.onDelete)) && (has(self.mkfsOptions) ? has(oldSelf.mkfsOptions) && self.mkfsOptions == oldSelf.mkfsOptions : !has(oldSelf.mkfsOptions)) && (has(self.root) ? has(oldSelf.root) && self.root == oldSelf.root : !has(oldSelf.root)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name)) && (has(self.source) ? has(oldSelf.source) && self.source == oldSelf.source : !has(oldSelf.source))",message="where a volume is and what it is made of never changes"
 // +kubebuilder:validation:XValidation:rule="!has(self.trashedUntil) || (has(self.retained) && self.retained)",message="what is in the trash is retained: set both, or take trashedUntil away to undelete the volume"
 // +kubebuilder:validation:XValidation:rule="has(self.path) ? has(oldSelf.path) && self.path == oldSelf.path : !has(oldSelf.path)",message="the path of a volume never changes"
+// +kubebuilder:validation:XValidation:rule="has(self.importFrom) ? has(oldSelf.importFrom) && self.importFrom == oldSelf.importFrom : !has(oldSelf.importFrom)",message="what a volume was imported from never changes"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.releaseTo) || has(self.releaseTo) && self.releaseTo == oldSelf.releaseTo",message="a volume that is released is not taken back; import it again"
+// +kubebuilder:validation:XValidation:rule="!has(self.releaseTo) || has(self.retained) && self.retained",message="only a retained volume can be released, and one that is released cannot be adopted"
+// +kubebuilder:validation:XValidation:rule="!has(self.releaseTo) || !has(self.trashedUntil)",message="take a volume out of the trash before it is released: set trashedUntil to null"
+// +kubebuilder:validation:XValidation:rule="!has(self.importFrom) || self.volumeMode == 'Filesystem' && !has(self.source) && !has(self.path)",message="an imported volume is a Filesystem with the content and the place that it has"
 type PlinthVolumeSpec struct {
 	// NodeName is the node that makes the volume and, but for shared pools,
 	// keeps it. Another takes over a volume of a shared pool when that node is
@@ -121,6 +126,18 @@ type PlinthVolumeSpec struct {
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`
 	// +optional
 	Path string `json:"path,omitempty"`
+	// ImportFrom is a directory below the pool's path that others made, and that
+	// becomes the volume, in place. An administrator writes it.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`
+	// +optional
+	ImportFrom string `json:"importFrom,omitempty"`
+	// ReleaseTo is the directory below the pool's path that a retained volume is
+	// to become, in place. An administrator writes it.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`
+	// +optional
+	ReleaseTo string `json:"releaseTo,omitempty"`
 	// Retained is true while its PersistentVolume is gone and its data is kept
 	// for whoever adopts it.
 	// +optional
@@ -198,7 +215,7 @@ type VolumeSource struct {
 }
 
 // VolumePhase is where a volume is in its life.
-// +kubebuilder:validation:Enum=Pending;Ready;Failed;Retained;Trashed
+// +kubebuilder:validation:Enum=Pending;Ready;Failed;Retained;Trashed;Released
 type VolumePhase string
 
 // The phases of a volume. An object with a deletionTimestamp is being freed,
@@ -215,6 +232,9 @@ const (
 	VolumeRetained VolumePhase = "Retained"
 	// VolumeTrashed: it was deleted and is kept until spec.trashedUntil.
 	VolumeTrashed VolumePhase = "Trashed"
+	// VolumeReleased: it is a plain directory now, at the path of the status,
+	// and nothing of Plinth's.
+	VolumeReleased VolumePhase = "Released"
 )
 
 // The reasons of a volume that is not Ready.
@@ -259,7 +279,8 @@ type PlinthVolumeStatus struct {
 	AttributesReason string `json:"attributesReason,omitempty"`
 	// +optional
 	AttributesMessage string `json:"attributesMessage,omitempty"`
-	// Path is where local and hostPath volumes are on the node.
+	// Path is where local and hostPath volumes are on the node, and where a
+	// volume is that was released.
 	// +optional
 	Path string `json:"path,omitempty"`
 	// Reason is one word, Message a sentence, when the phase is not Ready.

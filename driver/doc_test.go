@@ -91,6 +91,27 @@ func documentedCapabilities(doc string) map[string][]string {
 	return out
 }
 
+// TestAnnouncesTheWhole: what is asked of the plugin as a whole has one answer
+// whichever of its instances is asked.
+func TestAnnouncesTheWhole(t *testing.T) {
+	ask := func(change func(c *Config)) string {
+		dir, _ := start(t, func(_ string, c *Config) { change(c) })
+		r, err := csi.NewIdentityClient(dial(t, filepath.Join(dir, "csi.sock"))).GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.String()
+	}
+	controller := ask(func(c *Config) { c.Mounter, c.RegistrationDir = nil, "" })
+	node := ask(func(c *Config) { c.Volumes, c.ControllerElsewhere = nil, true })
+	if controller != node || !strings.Contains(controller, "CONTROLLER_SERVICE") {
+		t.Errorf("the controller announces %s, the node %s", controller, node)
+	}
+	if alone := ask(func(c *Config) { c.Volumes = nil }); strings.Contains(alone, "CONTROLLER_SERVICE") {
+		t.Errorf("without a controller: %s", alone)
+	}
+}
+
 // TestAnnouncesLess: what is not set is not announced, and is Unimplemented.
 func TestAnnouncesLess(t *testing.T) {
 	dir, _ := start(t, func(string, *Config) {})

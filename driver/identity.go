@@ -11,7 +11,7 @@ import (
 type identityServer struct {
 	csi.UnimplementedIdentityServer
 	name, version string
-	// What else is on the same socket.
+	// What else the plugin serves, on this socket or another.
 	controller, groups bool
 }
 

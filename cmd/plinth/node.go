@@ -85,7 +85,7 @@ func serveNode(ctx context.Context, c nodeConfig, objects *ledger.Client, ready 
 	}
 	server, err := driver.New(driver.Config{
 		Name: c.driverName, Version: version, Node: c.nodeName, Endpoint: c.endpoint,
-		RegistrationDir: c.registrationDir, Mounter: nodeMounts{e.mounts, a}, Health: e.pools, Log: log,
+		RegistrationDir: c.registrationDir, Mounter: nodeMounts{e.mounts, a}, ControllerElsewhere: true, Health: e.pools, Log: log,
 	})
 	if err != nil {
 		return err

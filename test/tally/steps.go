@@ -27,7 +27,7 @@ func steps() []step {
 		{name: "image", argv: []string{"test/images/build"}, prepares: true, limit: 10 * time.Minute},
 		{name: "sidecars", argv: []string{"test/images/sidecars"}, prepares: true, needs: []string{"image"}, limit: 20 * time.Minute},
 		{name: "lint", argv: []string{"test/scripts/lint"}, needs: []string{"tools"}, limit: 15 * time.Minute},
-		{name: "verify", argv: []string{"test/scripts/verify"}, needs: []string{"tools"}, limit: 5 * time.Minute},
+		{name: "verify", argv: []string{"test/scripts/verify"}, needs: []string{"tools"}, limit: 10 * time.Minute},
 		{name: "chart", argv: []string{"test/scripts/chart", "-json"}, gotest: true, needs: []string{"tools"}, limit: 5 * time.Minute},
 		{name: "vm", argv: []string{"test/vm/run", "-json"}, gotest: true, limit: 20 * time.Minute},
 		{name: "crash", argv: []string{"test/scripts/crash", "-json"}, gotest: true, after: []string{"sanity"}, limit: 20 * time.Minute},

@@ -11,6 +11,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/plinth-csi/plinth/test/sanity"
 )
 
 // atOnce is how many tests run at the same time, unless -parallel says
@@ -18,6 +20,7 @@ import (
 const atOnce = 10
 
 func TestMain(m *testing.M) {
+	sanity.Host()
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })

@@ -13,7 +13,7 @@ import (
 
 // groupLife takes a group of two volumes through CSI, which csi-sanity does not:
 // what it has for groups are refusals.
-func groupLife(t *testing.T, s suite) {
+func groupLife(t *testing.T, s Suite) {
 	t.Helper()
 	// The driver may not listen yet.
 	conn, err := grpc.NewClient(s.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))

@@ -16,14 +16,19 @@ import (
 	"github.com/plinth-csi/plinth/driver/volume"
 )
 
+func TestMain(m *testing.M) {
+	Host()
+	os.Exit(m.Run())
+}
+
 // TestMemory runs csi-sanity in process, with a mounter that mounts nothing.
 func TestMemory(t *testing.T) {
 	for _, access := range []string{"mount", "block"} {
 		t.Run(access, func(t *testing.T) {
 			t.Parallel()
-			s := suite{Address: serve(t), AccessType: access, Size: 1 << 30, ExpandTo: 2 << 30}
+			s := Suite{Address: serve(t), AccessType: access, Size: 1 << 30, ExpandTo: 2 << 30}
 			groupLife(t, s)
-			t.Logf("memory, %s: %s", access, run(t, s))
+			t.Logf("memory, %s: %s", access, Run(t, s))
 		})
 	}
 }

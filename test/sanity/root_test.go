@@ -40,7 +40,7 @@ type row struct {
 	disk                              loopfs.Options
 	size, expandTo                    int64 // bytes
 	mutable                           map[string]string
-	lacks                             string // see suite.Lacks
+	lacks                             string // see Suite.Lacks
 }
 
 // TestStandalone runs csi-sanity against `plinth standalone` over real
@@ -71,10 +71,6 @@ func TestStandalone(t *testing.T) {
 // noSnapshots are the tests that make a snapshot or a copy.
 const noSnapshots = `should return snapshots? that match|new snapshots in the snapshot list|next token when a limited number of entries are requested` +
 	`|DeleteSnapshot .* should return appropriate values|CreateSnapshot .* should (succeed|fail when requesting)|from an existing source`
-
-// noGroups are the tests of a service that is not announced where no pool can
-// take several volumes at one instant.
-const noGroups = `GroupController Service`
 
 // groups reports whether a pool can take several volumes at one instant.
 func (r row) groups() bool { return r.backend == "image" && r.disk.Type == "xfs" }
@@ -129,7 +125,7 @@ func table(t *testing.T, rows []row) {
 		t.Run(fmt.Sprintf("%s/%s/%s%s", r.backend, r.disk.Type, r.access, r.fsType), func(t *testing.T) {
 			began := time.Now()
 			dir, settings := place(t, r.disk, r.settings)
-			s := suite{Address: standalone(t, binary, dir, settings), AccessType: r.access, Size: r.size, ExpandTo: r.expandTo, Mutable: r.mutable, Lacks: r.skips()}
+			s := Suite{Address: standalone(t, binary, dir, settings), AccessType: r.access, Size: r.size, ExpandTo: r.expandTo, Mutable: r.mutable, Lacks: r.skips()}
 			s.Parameters = map[string]string{"pool": "fast", "volumeType": "csi"}
 			if r.fsType != "" {
 				s.Parameters["csi.storage.k8s.io/fstype"] = r.fsType
@@ -137,7 +133,7 @@ func table(t *testing.T, rows []row) {
 			if r.groups() {
 				groupLife(t, s)
 			}
-			n := run(t, s)
+			n := Run(t, s)
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.1f\n", r.backend, r.disk.Type, r.access, r.fsType, n.Passed, n.Failed, n.Skipped, time.Since(began).Seconds())
 			left(t, dir)
 		})

@@ -29,3 +29,24 @@ func allowedSkips() []allowedSkip {
 func allowed(test string) bool {
 	return slices.ContainsFunc(allowedSkips(), func(s allowedSkip) bool { return strings.Contains(test, s.test) })
 }
+
+// noGroups are the tests of a service that is not announced where no pool can
+// take several volumes at one instant.
+const noGroups = `GroupController Service`
+
+// Lacking are the tests of what a controller does not announce, as a regular
+// expression; announced are the conditions, in the words of docs/csi.md, under
+// which it announces something.
+func Lacking(announced []string) string {
+	var lacks []string
+	for when, tests := range map[string]string{
+		"with groups":        noGroups,
+		"with modifications": `ModifyVolume \[Controller Server\]|volume attribute class`,
+		"with health":        `Controller(Get|List)VolumeHealth`,
+	} {
+		if !slices.Contains(announced, when) {
+			lacks = append(lacks, tests)
+		}
+	}
+	return strings.Join(lacks, "|")
+}

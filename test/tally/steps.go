@@ -26,6 +26,7 @@ func steps() []step {
 		{name: "sanity", argv: []string{"test/scripts/sanity", "-json"}, gotest: true, after: []string{"unit"}, limit: 20 * time.Minute},
 		{name: "image", argv: []string{"test/images/build"}, prepares: true, limit: 10 * time.Minute},
 		{name: "sidecars", argv: []string{"test/images/sidecars"}, prepares: true, needs: []string{"image"}, limit: 20 * time.Minute},
+		{name: "upstream-build", argv: []string{"test/upstream/build"}, prepares: true, needs: []string{"tools"}, limit: 30 * time.Minute},
 		{name: "lint", argv: []string{"test/scripts/lint"}, needs: []string{"tools"}, limit: 15 * time.Minute},
 		{name: "verify", argv: []string{"test/scripts/verify"}, needs: []string{"tools"}, limit: 10 * time.Minute},
 		{name: "chart", argv: []string{"test/scripts/chart", "-json"}, gotest: true, needs: []string{"tools"}, limit: 5 * time.Minute},
@@ -39,6 +40,8 @@ func steps() []step {
 			needs: []string{"tools", "image", "sidecars"}, after: []string{"unit", "sanity", "lint", "verify", "chart", "vm", "vm-sanity", "crash", "cluster"}},
 		{name: "workloads", argv: []string{"test/scripts/workloads", "-json"}, gotest: true, limit: 20 * time.Minute,
 			needs: []string{"tools", "image", "sidecars"}, after: []string{"e2e"}},
-		{name: "cluster-down", argv: []string{"test/scripts/down-unless-kept"}, always: true, after: []string{"workloads"}, limit: 5 * time.Minute},
+		{name: "upstream", argv: []string{"test/scripts/e2e-upstream", "-subset", "-json"}, gotest: true, limit: 20 * time.Minute,
+			needs: []string{"tools", "image", "sidecars", "upstream-build"}, after: []string{"workloads"}},
+		{name: "cluster-down", argv: []string{"test/scripts/down-unless-kept"}, always: true, after: []string{"e2e", "workloads", "upstream"}, limit: 5 * time.Minute},
 	}
 }

@@ -142,6 +142,7 @@ func TestStaticRefused(t *testing.T) {
 	node, other := all[0], all[1]
 	v := e.byHand(e.ns+"-shop", node, e.pool("btrfs"), "csi")
 	local := e.byHand(e.ns+"-local", node, e.pool("btrfs"), "local")
+	alone := e.byHand(e.ns+"-alone", node, e.pool("btrfs"), "csi")
 	handle := func(h string) string { return fmt.Sprintf("csi: {driver: %s, volumeHandle: %q}", driverName, h) }
 	for _, c := range []struct {
 		name, node, source string
@@ -186,7 +187,7 @@ func TestStaticRefused(t *testing.T) {
 	}
 	// One that would have it deleted, though it is of another type.
 	thief := e.ns + "-thief"
-	e.persistent(thief, "Delete", node, "hostPath: {path: /etc}", "plinth.dev/volume: "+v.Name, "pv.kubernetes.io/provisioned-by: "+driverName)
+	e.persistent(thief, "Delete", node, "hostPath: {path: /etc}", "plinth.dev/volume: "+alone.Name, "pv.kubernetes.io/provisioned-by: "+driverName)
 	e.claim("data", e.ns, "32Mi")
 	await(e, claims, "data", "bound", bound)
 	e.remove(claims, "data")
@@ -195,7 +196,7 @@ func TestStaticRefused(t *testing.T) {
 	e.must(err, "take the way out")
 	e.remove(volumes, thief)
 	e.awaitGone(volumes, thief)
-	for _, kept := range []placed{v, local} {
+	for _, kept := range []placed{v, local, alone} {
 		await(e, plinthVols, kept.Name, "there", func(v *v1alpha1.PlinthVolume) error {
 			if v.DeletionTimestamp != nil {
 				return errors.New("it is being deleted")

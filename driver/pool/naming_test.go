@@ -155,11 +155,12 @@ func TestNameStranger(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, outside := t.TempDir(), t.TempDir()
 			m := open(t, testOptions(dir))
-			if name == "another's link" {
+			switch name {
+			case "another's link":
 				if err := os.MkdirAll(filepath.Join(dir, "paths/shop"), 0o700); err != nil {
 					t.Fatal(err)
 				}
-			} else if name == "a link above" {
+			case "a link above":
 				if err := os.Mkdir(filepath.Join(dir, "paths"), 0o700); err != nil {
 					t.Fatal(err)
 				}
@@ -197,7 +198,7 @@ func TestNameCuts(t *testing.T) {
 		dir := t.TempDir()
 		cut := &cutter{n: n}
 		m := open(t, cutOptions(dir, cut))
-		at, err := createNamed(t, m, "one", "shop/data")
+		_, err := createNamed(t, m, "one", "shop/data")
 		if err == nil {
 			err = m.Delete(t.Context(), "one")
 		}
@@ -212,7 +213,8 @@ func TestNameCuts(t *testing.T) {
 				t.Errorf("step %d: without the volume there is %v", n, left)
 			}
 		}
-		if at, err = createNamed(t, m, "one", "shop/data"); err != nil {
+		at, err := createNamed(t, m, "one", "shop/data")
+		if err != nil {
 			t.Fatalf("again after a cut at step %d: %v", n, err)
 		}
 		if text, err := os.Readlink(at); err != nil || text != "/somewhere/one/volume" {

@@ -3,21 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
-
-// importable refuses an object that a person wrote and that would go before
-// what it imported is looked after.
-func importable(v *v1alpha1.PlinthVolume) error {
-	if v.Spec.ImportFrom != "" && !slices.Contains(v.Finalizers, v1alpha1.Finalizer) {
-		return fmt.Errorf("%w: a PlinthVolume with importFrom needs the finalizer %s; delete it and make it with that", volume.ErrInvalid, v1alpha1.Finalizer)
-	}
-	return nil
-}
 
 // release makes a retained volume a plain directory. Its object stays, and
 // says where that is, until somebody deletes it.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -47,16 +46,5 @@ func TestRelease(t *testing.T) {
 				t.Errorf("released %d times", n)
 			}
 		})
-	}
-}
-
-// TestImportWithoutFinalizer: such an object would go before its volume.
-func TestImportWithoutFinalizer(t *testing.T) {
-	m, e := &ledger.Memory{}, newEngine()
-	start(t, m, e)
-	add(t, m, intent("v", v1alpha1.VolumeTypeCSI, func(v *v1alpha1.PlinthVolume) { v.Spec.ImportFrom, v.Finalizers = "x", nil }))
-	v := untilVolume(t, m, "v", reason(v1alpha1.ReasonInvalid))
-	if v.Status.Phase != v1alpha1.VolumeFailed || !strings.Contains(v.Status.Message, v1alpha1.Finalizer) || e.count("create") > 0 {
-		t.Errorf("%+v", v.Status)
 	}
 }

@@ -75,10 +75,7 @@ func madePhase(v *v1alpha1.PlinthVolume) v1alpha1.VolumePhase {
 
 // create makes a volume for the first time.
 func (a *Agent) create(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	made, err := volume.Volume{}, importable(v)
-	if err == nil {
-		made, err = a.cfg.Engine.Create(ctx, request(v))
-	}
+	made, err := a.cfg.Engine.Create(ctx, request(v))
 	var path string
 	if err == nil {
 		path, err = a.expose(ctx, v)

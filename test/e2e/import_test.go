@@ -38,7 +38,7 @@ spec:
 const importedVolume = `
 apiVersion: plinth.dev/v1alpha1
 kind: PlinthVolume
-metadata: {name: %[1]s, finalizers: [plinth.dev/bytes]}
+metadata: {name: %[1]s}
 spec:
   nodeName: %[2]s
   pool: %[3]s

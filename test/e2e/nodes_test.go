@@ -15,8 +15,6 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
 
-var nodes = kind{corev1.SchemeGroupVersion.WithResource("nodes"), false}
-
 // TestDrain: a node that is cordoned gets no new volumes, and a claim that can
 // be nowhere else waits and is told why. When the node is drained, also of
 // Plinth's own controller, its pods wait for it, for their data is there, and

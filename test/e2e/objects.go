@@ -35,6 +35,7 @@ var (
 	statefulSets = kind{appsv1.SchemeGroupVersion.WithResource("statefulsets"), true}
 	classes      = kind{storagev1.SchemeGroupVersion.WithResource("storageclasses"), false}
 	plinthVols   = kind{v1alpha1.GroupVersion.WithResource("plinthvolumes"), false}
+	nodes        = kind{corev1.SchemeGroupVersion.WithResource("nodes"), false}
 	plinthNodes  = kind{v1alpha1.GroupVersion.WithResource("plinthnodes"), false}
 )
 

@@ -27,7 +27,6 @@ import (
 var (
 	daemonSets = kind{appsv1.SchemeGroupVersion.WithResource("daemonsets"), true}
 	jobs       = kind{batchv1.SchemeGroupVersion.WithResource("jobs"), true}
-	nodes      = kind{corev1.SchemeGroupVersion.WithResource("nodes"), false}
 )
 
 // sample applies a manifest of deploy/samples. What of it has no namespace is

@@ -56,10 +56,10 @@ type Config struct {
 	RegistrationDir string
 	Volumes         Volumes // nil: no Controller service
 	Mounter         Mounter // nil: no Node service
-	// ControllerElsewhere: the Controller service is that of another instance.
+	// ControllerElsewhere, GroupsElsewhere: that service is another instance's.
 	// All instances announce what the plugin serves as a whole (CSI 1.13,
 	// GetPluginCapabilities).
-	ControllerElsewhere bool
+	ControllerElsewhere, GroupsElsewhere bool
 	// What is not set is not announced; the first three need Volumes.
 	Snapshots Snapshots // snapshots, and volumes with the content of others
 	Groups    Groups    // the GroupController service; needs Snapshots
@@ -119,7 +119,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) register(on grpc.ServiceRegistrar) {
 	c := s.cfg
 	csi.RegisterIdentityServer(on, &identityServer{
-		name: c.Name, version: c.Version, controller: c.Volumes != nil || c.ControllerElsewhere, groups: c.Groups != nil,
+		name: c.Name, version: c.Version, controller: c.Volumes != nil || c.ControllerElsewhere, groups: c.Groups != nil || c.GroupsElsewhere,
 	})
 	if c.Volumes != nil {
 		csi.RegisterControllerServer(on, &controllerServer{

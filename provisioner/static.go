@@ -37,6 +37,9 @@ func (c *chores) held(v *v1alpha1.PlinthVolume) (ledger.Holder, bool) {
 	if len(holders) != 1 || holders[0].DeletionTimestamp != nil {
 		return ledger.Holder{}, false // nobody's, or not for us to say whose
 	}
+	if v.Spec.TrashedUntil != nil && holders[0].Status.Phase != corev1.VolumeBound {
+		return ledger.Holder{}, false // thrown away, and its PersistentVolume is about to go
+	}
 	to := holderOf(v)
 	to.Retained = false
 	if ref := holders[0].Spec.ClaimRef; ref != nil && ref.UID != "" && holders[0].Status.Phase == corev1.VolumeBound {

@@ -196,3 +196,24 @@ func TestStaticNowhere(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestThrownAway: between a volume's way into the trash and the end of its
+// PersistentVolume that one names it still, and does not take it out again; one
+// that a claim has does.
+func TestThrownAway(t *testing.T) {
+	for _, phase := range []corev1.PersistentVolumePhase{corev1.VolumeReleased, corev1.VolumeBound} {
+		m := &ledger.Memory{}
+		until := metav1.NewTime(time.Now().Add(time.Hour))
+		retainedOn(t, m, func(v *v1alpha1.PlinthVolume) { v.Spec.TrashedUntil = &until })
+		pv := csiVolume("pvc-first", testDriver, "old")
+		pv.Status.Phase = phase
+		b := setUp(t, m, pv, readyNode("n1"))
+		if err := b.chores.do(t.Context(), chore{choreVolume, "old"}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := m.GetVolume(t.Context(), "old")
+		if err != nil || (v.Spec.TrashedUntil != nil) != (phase == corev1.VolumeReleased) || v.Spec.Retained != (phase == corev1.VolumeReleased) {
+			t.Errorf("%s: %+v, %v", phase, v.Spec, err)
+		}
+	}
+}

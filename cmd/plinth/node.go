@@ -22,7 +22,7 @@ type nodeConfig struct {
 	endpoint, registrationDir, httpAddress     string
 	metricsAddress                             string
 	kubeconfig                                 string
-	debug                                      bool
+	groups, debug                              bool
 }
 
 func newNodeCommand() *cobra.Command {
@@ -43,6 +43,7 @@ func newNodeCommand() *cobra.Command {
 	f.StringVar(&c.httpAddress, "http-address", ":9808", "address of /healthz and /readyz")
 	f.StringVar(&c.metricsAddress, "metrics-address", "", metricsFlagHelp)
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod")
+	f.BoolVar(&c.groups, "group-snapshots", false, "the controller serves groups: all of a plugin announce the same")
 	f.BoolVar(&c.debug, "debug", false, "log calls that change nothing, too")
 	return cmd
 }
@@ -85,7 +86,7 @@ func serveNode(ctx context.Context, c nodeConfig, objects *ledger.Client, ready 
 	}
 	server, err := driver.New(driver.Config{
 		Name: c.driverName, Version: version, Node: c.nodeName, Endpoint: c.endpoint,
-		RegistrationDir: c.registrationDir, Mounter: nodeMounts{e.mounts, a}, ControllerElsewhere: true, Health: e.pools, Log: log,
+		RegistrationDir: c.registrationDir, Mounter: nodeMounts{e.mounts, a}, ControllerElsewhere: true, GroupsElsewhere: c.groups, Health: e.pools, Log: log,
 	})
 	if err != nil {
 		return err

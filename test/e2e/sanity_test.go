@@ -39,6 +39,9 @@ func TestSanity(t *testing.T) {
 				s.Parameters["csi.storage.k8s.io/fstype"] = c.fsType
 			}
 			s.Lacks = sanity.Lacking(conditions["the controller's"])
+			if c.backend != "image" {
+				s.Lacks = strings.Join([]string{s.Lacks, sanity.NoGroups}, "|")
+			}
 			// The staging and target paths are where the agent's mounts reach the node.
 			s.Dir = e.mustOnNode(node, "mktemp", "-d", "/var/lib/kubelet/plugins/"+driverName+"/sanity-XXXXXX")
 			n := sanity.Run(t, s)

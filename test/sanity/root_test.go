@@ -81,9 +81,9 @@ func (r row) skips() string {
 	case r.groups():
 		return r.lacks
 	case r.lacks == "":
-		return noGroups
+		return NoGroups
 	}
-	return noGroups + "|" + r.lacks
+	return NoGroups + "|" + r.lacks
 }
 
 // quotaEnv says that the kernel has project quotas: test/vm sets it.

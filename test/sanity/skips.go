@@ -30,9 +30,9 @@ func allowed(test string) bool {
 	return slices.ContainsFunc(allowedSkips(), func(s allowedSkip) bool { return strings.Contains(test, s.test) })
 }
 
-// noGroups are the tests of a service that is not announced where no pool can
+// NoGroups are the tests of a service that is not announced where no pool can
 // take several volumes at one instant.
-const noGroups = `GroupController Service`
+const NoGroups = `GroupController Service`
 
 // Lacking are the tests of what a controller does not announce, as a regular
 // expression; announced are the conditions, in the words of docs/csi.md, under
@@ -40,7 +40,7 @@ const noGroups = `GroupController Service`
 func Lacking(announced []string) string {
 	var lacks []string
 	for when, tests := range map[string]string{
-		"with groups":        noGroups,
+		"with groups":        NoGroups,
 		"with modifications": `ModifyVolume \[Controller Server\]|volume attribute class`,
 		"with health":        `Controller(Get|List)VolumeHealth`,
 	} {

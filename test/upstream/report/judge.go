@@ -25,6 +25,12 @@ type spec struct {
 	Failure                 struct{ Message string }
 }
 
+// name is what --focus is matched with.
+func (s spec) name() string {
+	texts := slices.DeleteFunc(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), func(text string) bool { return text == "" })
+	return strings.Join(texts, " ")
+}
+
 // driverOf finds the driver in a test's name; test/upstream/drivers have a
 // TestTag "on DRIVER" each.
 var driverOf = regexp.MustCompile(`^External Storage \[Driver: \S+\] on (\S+) `)
@@ -72,7 +78,7 @@ func (o *outcome) require(chosen []test) {
 }
 
 func (o *outcome) add(s spec, known []*reason, whole bool) {
-	full := strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " ")
+	full := s.name()
 	at := test{"all", s.LeafNodeType + " " + full}
 	if m := driverOf.FindStringSubmatch(full); m != nil {
 		at = test{m[1], full[len(m[0]):]}

@@ -16,7 +16,7 @@ left out: [Disruptive]
 
 // of is a test of a driver.
 func of(driver, name, state, message string) spec {
-	s := spec{ContainerHierarchyTexts: []string{"External Storage [Driver: csi.example.com] on " + driver}, LeafNodeType: "It", LeafNodeText: name, State: state}
+	s := spec{ContainerHierarchyTexts: []string{"External Storage [Driver: csi.example.com] on " + driver, ""}, LeafNodeType: "It", LeafNodeText: name, State: state}
 	s.Failure.Message = message
 	return s
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,7 +89,7 @@ func Host() {
 		if err := errors.Join(err, nodeErr, jsonErr); err != nil {
 			ginkgo.Fail(err.Error())
 		}
-		fmt.Printf("\n%s%s\n", countsMark, out)
+		fmt.Fprintf(os.Stdout, "\n%s%s\n", countsMark, out)
 	})
 	var v verdict
 	sanity.Test(&v, cfg)
@@ -144,7 +145,7 @@ func Run(t *testing.T, s Suite) Counts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	argv := append(s.Enter[:len(s.Enter):len(s.Enter)], s.Program, "-ginkgo.no-color", "-ginkgo.seed=1")
+	argv := slices.Concat(s.Enter, []string{s.Program, "-ginkgo.no-color", "-ginkgo.seed=1"})
 	if s.Lacks != "" {
 		argv = append(argv, "-ginkgo.skip="+s.Lacks)
 	}

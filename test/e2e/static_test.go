@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
@@ -21,7 +22,14 @@ func (e *env) byHand(name, node, pool, volumeType string) placed {
 	e.Helper()
 	e.apply(fmt.Sprintf(`{apiVersion: plinth.dev/v1alpha1, kind: PlinthVolume, metadata: {name: %s},
   spec: {nodeName: %s, pool: %s, size: 32Mi, volumeMode: Filesystem, volumeType: %s, claimNamespace: %s}}`, name, node, pool, volumeType, e.ns))
-	e.Cleanup(func() { e.remove(plinthVols, name) })
+	e.Cleanup(func() {
+		e.eventually("PlinthVolume "+name+" may be deleted, for no claim has it", func() error {
+			if err := e.of(plinthVols).Delete(e.ctx, name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+				return err
+			}
+			return nil
+		})
+	})
 	v := await(e, plinthVols, name, "made", func(v *v1alpha1.PlinthVolume) error {
 		if v.Status.Phase != v1alpha1.VolumeReady || len(v.Finalizers) != 1 {
 			return fmt.Errorf("phase %s, finalizers %v: %s", v.Status.Phase, v.Finalizers, v.Status.Message)
@@ -184,6 +192,7 @@ func TestStaticRefused(t *testing.T) {
 		}
 		e.awaitEvent(pods, c.name, reason, c.pod)
 		e.remove(pods, c.name)
+		e.remove(claims, c.name)
 	}
 	// One that would have it deleted, though it is of another type.
 	thief := e.ns + "-thief"

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/plinth-csi/plinth/driver/host/run"
 	"golang.org/x/sys/unix"
@@ -39,11 +40,34 @@ func Format(ctx context.Context, r run.Runner, f *os.File, w Wish) error {
 	}
 	// By descriptor: the name may be moved, the open file is the one.
 	path := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(f.Fd()))
-	if err := blank(ctx, r, f, path); err != nil {
-		return err
+	for until := time.Now().Add(patience); ; {
+		if err := blank(ctx, r, f, path); err != nil {
+			return err
+		}
+		_, err := r.Run(ctx, append(argv, path)...)
+		if !busy(err) || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
 	}
-	_, err = r.Run(ctx, append(argv, path)...)
-	return err
+}
+
+// A command that this process starts has a copy of every descriptor until it
+// runs, and so has, for a moment, a device that was opened for one alone and
+// closed. mkfs refuses it then before it writes, and is asked again.
+const (
+	patience = 10 * time.Second
+	pause    = 50 * time.Millisecond
+)
+
+// busy says whether mkfs was refused its device.
+func busy(err error) bool {
+	var e *run.Error
+	return errors.As(err, &e) && (strings.Contains(e.Output, "in use by the system") || strings.Contains(e.Output, "Device or resource busy"))
 }
 
 // arguments are ours and, after them, those that were chosen: the later of

@@ -50,10 +50,11 @@ func TestRetainAndAdopt(t *testing.T) {
 				}
 				return nil
 			})
-			// Not before: its PersistentVolume may still be bound by hand.
+			// Not before: its PersistentVolume may still be bound by hand. Steering tells
+			// so, or the provisioner if the scheduler has been faster.
 			e.claim("early", keep, "32Mi", adopting(old.Name))
 			e.pod("early", "early")
-			e.awaitEvent(claims, "early", "WaitingForSource", old.Name, "PersistentVolume")
+			e.awaitEvent(claims, "early", "", "cannot be adopted", old.Name, "PersistentVolume")
 			e.remove(volumes, old.Name)
 			await(e, plinthVols, old.Name, "retained", retained)
 

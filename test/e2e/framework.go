@@ -285,11 +285,15 @@ func (e *env) awaitGone(r kind, name string) {
 }
 
 // awaitEvent watches for an event about an object whose message has all of
-// the words, and returns the message.
+// the words, and returns the message. reason "" is any.
 func (e *env) awaitEvent(r kind, name, reason string, words ...string) string {
 	e.Helper()
 	var message string
-	selector := fields.SelectorFromSet(fields.Set{"involvedObject.name": name, "reason": reason}).String()
+	about := fields.Set{"involvedObject.name": name}
+	if reason != "" {
+		about["reason"] = reason
+	}
+	selector := fields.SelectorFromSet(about).String()
 	err := e.watchFor(events, selector, func(u *unstructured.Unstructured) error {
 		if u == nil {
 			return fmt.Errorf("no event %s", reason)

@@ -24,7 +24,7 @@ func (h *holder) Run(ctx context.Context, argv ...string) ([]byte, error) {
 	out, err := h.Exec.Run(ctx, argv...)
 	if err != nil && strings.HasPrefix(argv[0], "mkfs.") {
 		h.refused++
-		h.held.Close() //nolint:errcheck // it was only held
+		h.held.Close()
 	}
 	return out, err
 }

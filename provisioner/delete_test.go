@@ -134,7 +134,6 @@ func TestDeleteSlowly(t *testing.T) {
 	if err := b.provisioner.Delete(t.Context(), pv); !errors.As(err, &ignored) {
 		t.Fatalf("error %v", err)
 	}
-	(&fakeNode{name: "n1", answer: silent}).run(t, m)
 	v, err := m.GetVolume(t.Context(), "pvc-uid-c")
 	if err != nil || v.DeletionTimestamp == nil {
 		t.Fatalf("%+v, %v", v, err)

@@ -41,7 +41,6 @@ func TestLibrary(t *testing.T) {
 	}
 	b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v.DeletionTimestamp != nil })
 	stop()
-	(&fakeNode{name: "n1", answer: silent}).run(t, m)
 	v, err := m.GetVolume(t.Context(), "pvc-uid-c")
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
 
-build: ## bin/plinth and bin/plinth-controller, static
+build: ## bin/plinth, bin/plinth-controller and bin/kubectl-plinth, static
 	CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags "-s -w" -o bin/ ./cmd/...
 
 image: ## the container image, without docker; prints the archive's path

@@ -29,6 +29,9 @@ func (r *runner) report() bool {
 		for _, k := range keys {
 			if leaves[k] == "fail" {
 				fmt.Fprintf(r.out, "FAILED: %s: %s: see %s\n", res.name, k, r.keep(res.step, k, counted.output[k]))
+				for _, line := range gist(counted.output[k]) {
+					fmt.Fprintf(r.out, "    %s\n", line)
+				}
 			}
 		}
 		if res.silent() {
@@ -53,8 +56,27 @@ func (r *runner) keep(s step, k id, output []string) string {
 	return path
 }
 
-// reason is what a skipped test said: the lines that go test did not write itself.
-func reason(output []string) string {
+// reason is what a skipped test said.
+func reason(output []string) string { return strings.Join(said(output), " ") }
+
+// gist is the beginning and the end of what a failed test said, for who has
+// only what tally prints: a machine of CI takes its logs along when it goes.
+func gist(output []string) []string {
+	const first, last, width = 8, 12, 400
+	lines := said(output)
+	if cut := len(lines) - first - last; cut > 0 {
+		lines = slices.Concat(lines[:first], []string{fmt.Sprintf("... %d lines ...", cut)}, lines[len(lines)-last:])
+	}
+	for i, line := range lines {
+		if len(line) > width {
+			lines[i] = line[:width] + " ..."
+		}
+	}
+	return lines
+}
+
+// said is what a test printed, without the lines that go test wrote itself.
+func said(output []string) []string {
 	var said []string
 	for _, line := range output {
 		line = strings.TrimSpace(line)
@@ -62,7 +84,7 @@ func reason(output []string) string {
 			said = append(said, line)
 		}
 	}
-	return strings.Join(said, " ")
+	return said
 }
 
 // merge leaves each test in one step only, so that one that ran twice (with

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -70,5 +71,21 @@ func TestRun(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, &out)
 		}
+	}
+}
+
+// TestGist: the end of what a test said is told, too, and none of it is without end.
+func TestGist(t *testing.T) {
+	var output []string
+	for i := range 100 {
+		output = append(output, fmt.Sprintf("line %d\n", i))
+	}
+	output = append(output, "--- FAIL: TestBad (0.00s)\n", strings.Repeat("x", 1000)+"\n")
+	got := gist(output)
+	if len(got) != 21 || got[0] != "line 0" || got[8] != "... 81 lines ..." || got[19] != "line 99" || len(got[20]) > 410 {
+		t.Errorf("%d lines: %q", len(got), got)
+	}
+	if got := gist(output[:3]); len(got) != 3 {
+		t.Errorf("%q", got)
 	}
 }

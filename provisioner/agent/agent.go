@@ -102,6 +102,9 @@ type Objects interface {
 	GetNode(ctx context.Context, name string) (*v1alpha1.PlinthNode, error)
 	CreateNode(ctx context.Context, n *v1alpha1.PlinthNode) (*v1alpha1.PlinthNode, error)
 	UpdateNodeStatus(ctx context.Context, n *v1alpha1.PlinthNode) (*v1alpha1.PlinthNode, error)
+	// Withdrawn says whether the kinds of volumes and snapshots are being taken
+	// out of the API, which marks all their objects as deleted.
+	Withdrawn(ctx context.Context) (bool, error)
 	// WatchVolumes and WatchSnapshots list and watch what is on one node,
 	// WatchNodes one PlinthNode.
 	WatchVolumes(node string) cache.ListerWatcher

@@ -395,3 +395,25 @@ func TestRefusedWithoutPool(t *testing.T) {
 		return n != nil && n.Status.PoolsReady == "1/1" && n.Status.Volumes == 0
 	})
 }
+
+// Objects that are deleted for the sake of their definition keep their data,
+// and the pods that have it.
+func TestWithdrawn(t *testing.T) {
+	m, e := &ledger.Memory{Gone: true}, newEngine()
+	start(t, m, e)
+	v := add(t, m, intent("v", v1alpha1.VolumeTypeLocal))
+	untilVolume(t, m, "v", isReady)
+	addSnapshot(t, m, "s", "v")
+	s := untilSnapshot(t, m, "s", snapshotReady)
+	if err := m.DeleteVolume(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	untilVolume(t, m, "v", reason(v1alpha1.ReasonWithdrawn))
+	if err := m.DeleteSnapshot(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	untilSnapshot(t, m, "s", snapshotReason(v1alpha1.ReasonWithdrawn))
+	if !e.has("v") || !e.exposed["v"] || len(e.snaps) != 1 {
+		t.Error("something was freed")
+	}
+}

@@ -176,7 +176,10 @@ func (a *Agent) free(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	if !slices.Contains(v.Finalizers, v1alpha1.Finalizer) {
 		return nil
 	}
-	err := a.delete(ctx, v)
+	err := a.mayFree(ctx)
+	if err == nil {
+		err = a.delete(ctx, v)
+	}
 	if err == nil {
 		defer a.changed()
 		a.checked(v.Name)
@@ -187,6 +190,20 @@ func (a *Agent) free(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	}
 	v.Status.Reason, v.Status.Message = reasonOf(err), err.Error()
 	return errors.Join(err, a.write(ctx, v))
+}
+
+// errWithdrawn: objects are deleted for the sake of their definition.
+var errWithdrawn = errors.New("a CustomResourceDefinition of Plinth is being deleted and takes this object along;" +
+	" its bytes are not freed: docs/operations.md says how to get the object back")
+
+// mayFree keeps the data of a cluster whose definitions are deleted: the API
+// server then marks every object as deleted, and asks no admission policy.
+func (a *Agent) mayFree(ctx context.Context) error {
+	withdrawn, err := a.cfg.Objects.Withdrawn(ctx)
+	if err == nil && withdrawn {
+		return errWithdrawn
+	}
+	return err
 }
 
 func (a *Agent) delete(ctx context.Context, v *v1alpha1.PlinthVolume) error {
@@ -314,6 +331,7 @@ func reasonOf(err error) string {
 		{volume.ErrExists, v1alpha1.ReasonInvalid},
 		{volume.ErrPathTaken, v1alpha1.ReasonPathTaken},
 		{volume.ErrInUse, v1alpha1.ReasonInUse},
+		{errWithdrawn, v1alpha1.ReasonWithdrawn},
 	} {
 		if errors.Is(err, m.is) {
 			return m.reason

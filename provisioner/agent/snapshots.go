@@ -103,7 +103,10 @@ func (a *Agent) freeSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) er
 	if s.Spec.Group != nil && !a.groupGoes(s) {
 		return a.keptByGroup(ctx, s)
 	}
-	err := a.delSnapshot(ctx, s)
+	err := a.mayFree(ctx)
+	if err == nil {
+		err = a.delSnapshot(ctx, s)
+	}
 	if errors.Is(err, volume.ErrExists) {
 		a.cfg.Log.Warn("a snapshot of that name is another's; it is left alone", logSnapshot, s.Name, logError, err)
 		err = nil

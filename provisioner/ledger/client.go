@@ -194,24 +194,6 @@ func (c *Client) OwnNode(ctx context.Context, n *v1alpha1.PlinthNode, owner meta
 	return wrap(c.patch(ctx, nodes, n.Name, patch, &v1alpha1.PlinthNode{}), "owning PlinthNode", n.Name)
 }
 
-// ClusterID is what tells this cluster from others: the UID of the namespace
-// kube-system, which lives as long as the cluster.
-func (c *Client) ClusterID(ctx context.Context) (string, error) {
-	result := c.rest.Get().AbsPath("/api/v1/namespaces/kube-system").Do(ctx)
-	if err := result.Error(); err != nil { // unlike Raw's, it says what the server said
-		return "", wrap(err, "reading namespace", "kube-system")
-	}
-	body, err := result.Raw()
-	if err != nil {
-		return "", wrap(err, "reading namespace", "kube-system")
-	}
-	var ns metav1.PartialObjectMetadata
-	if err := json.Unmarshal(body, &ns); err != nil {
-		return "", wrap(err, "reading namespace", "kube-system")
-	}
-	return string(ns.UID), nil
-}
-
 // patch sends a JSON merge patch. A uid in it that is not the object's is
 // answered with Conflict, so a patch never lands on a namesake.
 func (c *Client) patch(ctx context.Context, kind, name string, patch any, out runtime.Object) error {

@@ -31,6 +31,9 @@ type Memory struct {
 	// instead of writing. Set it before use.
 	Fail func(op, name string) error
 
+	// Gone is what Withdrawn says. Set it before use.
+	Gone bool
+
 	mu       sync.Mutex
 	version  int64
 	volumes  map[string]*v1alpha1.PlinthVolume
@@ -146,6 +149,9 @@ func (m *Memory) ReleaseVolume(_ context.Context, v *v1alpha1.PlinthVolume) erro
 	_, err := m.changeVolume("ReleaseVolume", v, true, released[v1alpha1.PlinthVolume])
 	return ignoreGone(err)
 }
+
+// Withdrawn says whether the kinds are being taken out of the API.
+func (m *Memory) Withdrawn(context.Context) (bool, error) { return m.Gone, nil }
 
 // GetNode reads one PlinthNode; NotFound where it is absent.
 func (m *Memory) GetNode(_ context.Context, name string) (*v1alpha1.PlinthNode, error) {

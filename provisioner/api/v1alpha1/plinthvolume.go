@@ -257,6 +257,8 @@ const (
 	ReasonInternal = "Internal"
 	// ReasonInUse: the volume is to be deleted and is still mounted.
 	ReasonInUse = "InUse"
+	// ReasonWithdrawn: the object goes with its CustomResourceDefinition; nothing is freed.
+	ReasonWithdrawn = "Withdrawn"
 	// ReasonDataMissing: the volume was made and its data is not there now.
 	// The node never makes it a second time.
 	ReasonDataMissing = "DataMissing"

@@ -37,12 +37,14 @@ func (c *chores) held(v *v1alpha1.PlinthVolume) (ledger.Holder, bool) {
 	if len(holders) != 1 || holders[0].DeletionTimestamp != nil {
 		return ledger.Holder{}, false // nobody's, or not for us to say whose
 	}
-	if v.Spec.TrashedUntil != nil && holders[0].Status.Phase != corev1.VolumeBound {
-		return ledger.Holder{}, false // thrown away, and its PersistentVolume is about to go
+	phase := holders[0].Status.Phase
+	over := phase == corev1.VolumeReleased || phase == corev1.VolumeFailed
+	if v.Spec.TrashedUntil != nil && phase != corev1.VolumeBound || v.Spec.Retained && over {
+		return ledger.Holder{}, false // thrown away, and maybe undeleted, while its PersistentVolume is about to go
 	}
 	to := holderOf(v)
 	to.Retained = false
-	if ref := holders[0].Spec.ClaimRef; ref != nil && ref.UID != "" && holders[0].Status.Phase == corev1.VolumeBound {
+	if ref := holders[0].Spec.ClaimRef; ref != nil && ref.UID != "" && phase == corev1.VolumeBound {
 		to.Namespace, to.Name, to.UID, to.Class = ref.Namespace, ref.Name, string(ref.UID), holders[0].Spec.StorageClassName
 		if to.UID == v.Spec.ClaimUID {
 			to.Class = v.Spec.StorageClassName

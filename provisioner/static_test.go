@@ -198,22 +198,31 @@ func TestStaticNowhere(t *testing.T) {
 }
 
 // TestThrownAway: between a volume's way into the trash and the end of its
-// PersistentVolume that one names it still, and does not take it out again; one
-// that a claim has does.
+// PersistentVolume that one names it still, and does not take it out again, nor
+// one that was taken out meanwhile; one that a claim has does.
 func TestThrownAway(t *testing.T) {
-	for _, phase := range []corev1.PersistentVolumePhase{corev1.VolumeReleased, corev1.VolumeBound} {
+	until := metav1.NewTime(time.Now().Add(time.Hour))
+	for _, c := range []struct {
+		phase   corev1.PersistentVolumePhase
+		trashed *metav1.Time
+		kept    bool
+	}{
+		{corev1.VolumeReleased, &until, true},
+		{corev1.VolumeReleased, nil, true},
+		{corev1.VolumeBound, &until, false},
+		{corev1.VolumeAvailable, nil, false},
+	} {
 		m := &ledger.Memory{}
-		until := metav1.NewTime(time.Now().Add(time.Hour))
-		retainedOn(t, m, func(v *v1alpha1.PlinthVolume) { v.Spec.TrashedUntil = &until })
+		retainedOn(t, m, func(v *v1alpha1.PlinthVolume) { v.Spec.TrashedUntil = c.trashed })
 		pv := csiVolume("pvc-first", testDriver, "old")
-		pv.Status.Phase = phase
+		pv.Status.Phase = c.phase
 		b := setUp(t, m, pv, readyNode("n1"))
 		if err := b.chores.do(t.Context(), chore{choreVolume, "old"}); err != nil {
 			t.Fatal(err)
 		}
 		v, err := m.GetVolume(t.Context(), "old")
-		if err != nil || (v.Spec.TrashedUntil != nil) != (phase == corev1.VolumeReleased) || v.Spec.Retained != (phase == corev1.VolumeReleased) {
-			t.Errorf("%s: %+v, %v", phase, v.Spec, err)
+		if err != nil || v.Spec.Retained != c.kept || (v.Spec.TrashedUntil != nil) != (c.kept && c.trashed != nil) {
+			t.Errorf("%+v: %+v, %v", c, v.Spec, err)
 		}
 	}
 }

@@ -11,9 +11,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/plinth-csi/plinth/driver/volume"
-	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
 
@@ -62,21 +62,25 @@ func (c *Class) keep() *metav1.Duration {
 	return &metav1.Duration{Duration: c.Trash}
 }
 
-// throwAway puts a volume into the trash in place of deleting it. Its
-// PersistentVolume may go then.
-func (p *Provisioner) throwAway(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	if v.Spec.TrashedUntil != nil {
-		return nil // by an earlier call, which did not get as far as the PersistentVolume
-	}
-	until := metav1.NewTime(time.Now().Add(v.Spec.TrashKeep.Duration + time.Second - 1).Truncate(time.Second)) // the API has whole seconds
-	if err := p.view.TrashVolume(ctx, v, until); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil
+// throwAway puts a volume into the trash in place of deleting it, once: one that
+// somebody has taken out again before its PersistentVolume was gone stays out.
+func (p *Provisioner) throwAway(ctx context.Context, name string) error {
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		v, err := p.view.GetVolume(ctx, name) // the view may be behind
+		if err != nil || v.Spec.Retained {
+			return err
 		}
-		return err
+		until := metav1.NewTime(time.Now().Add(v.Spec.TrashKeep.Duration + time.Second - 1).Truncate(time.Second)) // the API has whole seconds
+		if err := p.view.TrashVolume(ctx, v, until); err != nil {
+			return err
+		}
+		p.log.Info("a deleted volume is kept in the trash", logVolume, v.Name, logNode, v.Spec.NodeName, logUntil, until.UTC().Format(time.RFC3339))
+		return nil
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
 	}
-	p.log.Info("a deleted volume is kept in the trash", logVolume, v.Name, logNode, v.Spec.NodeName, logUntil, until.UTC().Format(time.RFC3339))
-	return nil
+	return err
 }
 
 // trash deletes the volumes whose time in the trash is over. It has one timer,

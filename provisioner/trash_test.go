@@ -105,12 +105,20 @@ func TestUndelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v.Spec.TrashedUntil == nil })
+	// Its PersistentVolume, which was not gone yet, does not throw it away again.
+	if err := b.provisioner.Delete(t.Context(), csiVolume(v.Name, testDriver, v.Name)); err != nil {
+		t.Fatal(err)
+	}
+	now, err := m.GetVolume(t.Context(), v.Name)
+	if err != nil || now.Spec.TrashedUntil != nil {
+		t.Fatalf("thrown away again: %+v, %v", now, err)
+	}
 	// A deletion that has not heard of it is refused.
 	if err := m.ExpireVolume(t.Context(), v); !apierrors.IsConflict(err) {
 		t.Errorf("deleted as it was: %v", err)
 	}
 	// An administrator has it freed at once.
-	if err := m.TrashVolume(t.Context(), v, metav1.Now()); err != nil {
+	if err := m.TrashVolume(t.Context(), now, metav1.Now()); err != nil {
 		t.Fatal(err)
 	}
 	b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v.DeletionTimestamp != nil })

@@ -120,9 +120,12 @@ func (c *Client) HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	return wrap(ignoreGone(err), "holding PlinthVolume", v.Name)
 }
 
-// TrashVolume puts v into the trash, by name and UID.
+// TrashVolume puts v into the trash; Conflict if v is not the newest.
 func (c *Client) TrashVolume(ctx context.Context, v *v1alpha1.PlinthVolume, until metav1.Time) error {
-	patch := map[string]any{"metadata": map[string]any{"uid": v.UID}, "spec": map[string]any{"retained": true, "trashedUntil": until}}
+	patch := map[string]any{
+		"metadata": map[string]any{"uid": v.UID, "resourceVersion": v.ResourceVersion},
+		"spec":     map[string]any{"retained": true, "trashedUntil": until},
+	}
 	return wrap(c.patch(ctx, volumes, v.Name, patch, &v1alpha1.PlinthVolume{}), "trashing PlinthVolume", v.Name)
 }
 

@@ -117,7 +117,7 @@ func (m *Memory) HoldVolume(_ context.Context, v *v1alpha1.PlinthVolume) error {
 
 // TrashVolume implements Store.
 func (m *Memory) TrashVolume(_ context.Context, v *v1alpha1.PlinthVolume, until metav1.Time) error {
-	_, err := m.changeVolume("TrashVolume", v, false, func(o *v1alpha1.PlinthVolume) error {
+	_, err := m.changeVolume("TrashVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
 		o.Spec.Retained, o.Spec.TrashedUntil = true, &until
 		return nil
 	})

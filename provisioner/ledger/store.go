@@ -28,7 +28,7 @@ type Store interface {
 	MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error)
 	// HoldVolume adds Plinth's finalizer; Conflict if v is not the newest.
 	HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
-	// TrashVolume may be repeated, with another time.
+	// TrashVolume answers Conflict if v is not the newest.
 	TrashVolume(ctx context.Context, v *v1alpha1.PlinthVolume, until metav1.Time) error
 	// ExpireVolume answers Conflict if v is not the newest; an absent object is nil.
 	ExpireVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error

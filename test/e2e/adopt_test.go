@@ -55,8 +55,7 @@ func TestRetainAndAdopt(t *testing.T) {
 			e.claim("early", keep, "32Mi", adopting(old.Name))
 			e.pod("early", "early")
 			e.awaitEvent(claims, "early", "", "cannot be adopted", old.Name, "PersistentVolume")
-			e.remove(volumes, old.Name)
-			await(e, plinthVols, old.Name, "retained", retained)
+			e.remove(volumes, old.Name) // and it is taken as soon as it is Retained
 
 			await(e, pods, "early", "ready", ready)
 			if got := e.mustSh("early", "cat /data/file"); got != "kept" {

@@ -155,8 +155,8 @@ func (t *trash) empty(ctx context.Context) time.Duration {
 		again := t.expire(ctx, name)
 		t.mu.Lock()
 		if at, ok := t.due[name]; ok && !at.After(now) { // nobody has looked meanwhile
-			if again {
-				t.due[name] = now.Add(lastRetry)
+			if again > 0 {
+				t.due[name] = now.Add(again)
 			} else {
 				delete(t.due, name)
 			}
@@ -174,23 +174,26 @@ func (t *trash) empty(ctx context.Context) time.Duration {
 	return next
 }
 
-// expire deletes one volume, and says whether it is to be tried again. One
-// that has a PersistentVolume is in use, whatever its time: it is looked at
-// again when that is gone.
-func (t *trash) expire(ctx context.Context, name string) (again bool) {
+// expire deletes one volume, and says after how long it is to be tried again; 0
+// is not at all. One that has a PersistentVolume is in use, whatever its time:
+// it is looked at again when that is gone.
+func (t *trash) expire(ctx context.Context, name string) (again time.Duration) {
 	v, ok := t.view.Volume(name)
 	if !ok || v.DeletionTimestamp != nil || v.Spec.TrashedUntil == nil || v.Spec.TrashedUntil.After(time.Now()) {
-		return false
+		return 0
 	}
 	if t.holders(name) {
 		t.log.Warn("a volume whose time in the trash is over has a PersistentVolume and is kept", logVolume, name)
-		return false
+		return 0
 	}
 	err := t.view.ExpireVolume(ctx, v)
+	if apierrors.IsConflict(err) {
+		return firstRetry // the view is behind, but not for long
+	}
 	if err != nil && ctx.Err() == nil {
 		t.log.Warn("a volume whose time in the trash is over is to be deleted later", logVolume, name, logError, err)
-		return true
+		return lastRetry
 	}
 	t.log.Info("the time of a volume in the trash is over; it is freed", logVolume, name, logNode, v.Spec.NodeName)
-	return false
+	return 0
 }

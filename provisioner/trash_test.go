@@ -124,6 +124,26 @@ func TestUndelete(t *testing.T) {
 	b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v.DeletionTimestamp != nil })
 }
 
+// TestTrashBehind: one that was changed a moment ago is looked at again in a
+// moment.
+func TestTrashBehind(t *testing.T) {
+	m := &ledger.Memory{Fail: func(op, name string) error {
+		if op == "ExpireVolume" {
+			return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("plinthvolumes").GroupResource(), name, nil)
+		}
+		return nil
+	}}
+	v := made(t, m, "c", "n1")
+	if err := m.TrashVolume(t.Context(), v, metav1.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b := setUp(t, m)
+	b.trash.look(v.Name)
+	if next := b.trash.empty(t.Context()); next == 0 || next > firstRetry {
+		t.Errorf("again after %v", next)
+	}
+}
+
 // TestTrashInUse: what has a PersistentVolume again is not deleted before that
 // is gone.
 func TestTrashInUse(t *testing.T) {

@@ -61,6 +61,7 @@ claim; 2, the flags are wrong, and to try again is of no use.`,
 	f.IntVar(&s.Keep, "keep", 0, "how many snapshots of a claim stay, at least 1")
 	f.StringVar(&c.keepFor, "keep-for", "", "how long snapshots stay, such as 12h or 7d; without it for ever. The newest always stays")
 	f.DurationVar(&s.Timeout, "timeout", 10*time.Minute, "how long to wait for what is made")
+	f.StringVar(&s.CopyWith, "copy-with", "", "CronJob in the claim's namespace, suspended, whose Job copies each snapshot: its ephemeral volumes that start with a VolumeSnapshot start with that one")
 	f.StringVar(&c.job, "job", "", "NAMESPACE/NAME of the Job of this run: its tries share one time and so one snapshot")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; without it, as a pod")
 	return cmd

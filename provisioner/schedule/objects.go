@@ -21,6 +21,7 @@ import (
 // for the program of the node agent, which this one is, too (docs/design.md).
 var (
 	claims    = schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
+	cronJobs  = schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}
 	jobs      = schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}
 	snapshots = schema.GroupVersionResource{Group: "snapshot.storage.k8s.io", Version: "v1", Resource: "volumesnapshots"}
 )

@@ -53,6 +53,9 @@ type Config struct {
 	Keep     int           // how many snapshots of a claim stay; at least 1
 	KeepFor  time.Duration // snapshots older than this go; 0 is no limit
 	Timeout  time.Duration // how long the run waits for what it makes
+	// CopyWith names the CronJob, beside the claim and suspended, whose Job copies
+	// each snapshot once it is ready; "" copies none.
+	CopyWith string
 	// JobNamespace and Job name the Job of this run, whose pods, the second
 	// try too, work for one scheduled time. Without it the time is now.
 	JobNamespace, Job string
@@ -261,7 +264,8 @@ func (s *Schedule) mine(c *claim) string {
 	return labels.Set{LabelSchedule: s.Name, LabelClaimUID: string(c.UID)}.String()
 }
 
-// finish waits for the snapshot, and then deletes what is over.
+// finish waits for the snapshot, then deletes what is over, and has the snapshot
+// copied: copies that fail must not have snapshots pile up.
 func (s *Schedule) finish(ctx, deadline context.Context, t *task) error {
 	for _, b := range t.before {
 		if _, err := s.objects.await(ctx, deadline, b.Namespace, b.Name); err != nil {
@@ -278,7 +282,10 @@ func (s *Schedule) finish(ctx, deadline context.Context, t *task) error {
 		return err
 	}
 	s.about(t).Info("the snapshot is ready", "takenAt", made.takenAt().UTC())
-	return s.prune(ctx, t)
+	if err := s.prune(ctx, t); err != nil || s.CopyWith == "" {
+		return err
+	}
+	return s.copy(ctx, deadline, t, made)
 }
 
 // prune deletes what is over of this schedule's snapshots of the claim.

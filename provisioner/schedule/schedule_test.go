@@ -48,7 +48,7 @@ func setUp(t *testing.T, objects ...*unstructured.Unstructured) *bed {
 	for _, o := range objects {
 		all = append(all, o)
 	}
-	kinds := map[schema.GroupVersionResource]string{claims: "PersistentVolumeClaimList", snapshots: "VolumeSnapshotList", jobs: "JobList"}
+	kinds := map[schema.GroupVersionResource]string{claims: "PersistentVolumeClaimList", snapshots: "VolumeSnapshotList", jobs: "JobList", cronJobs: "CronJobList"}
 	b := &bed{client: fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds, all...), become: map[string]state{}}
 	b.client.PrependReactor("create", "volumesnapshots", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		u := a.(clienttesting.CreateAction).GetObject().(*unstructured.Unstructured)

@@ -191,9 +191,9 @@ func (s *Schedule) scheduledFor(ctx context.Context) (time.Time, error) {
 
 // wants says whether a claim that the selector found is to have a snapshot.
 func (s *Schedule) wants(c *claim) bool {
-	// The label of the driver that made the volume; one written by hand has none.
+	// Who made the volume; one that was written by hand does not say.
 	driver := cmp.Or(c.Annotations["volume.kubernetes.io/storage-provisioner"], c.Annotations["volume.beta.kubernetes.io/storage-provisioner"], s.Driver)
-	why := ""
+	var why string
 	switch {
 	case c.DeletionTimestamp != nil:
 		why = "it is being deleted"

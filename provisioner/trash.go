@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/plinth-csi/plinth/driver/volume"
+	"github.com/plinth-csi/plinth/provisioner/keeptime"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
 
@@ -22,22 +21,11 @@ import (
 // until it is deleted.
 const onDeleteTrash = "trash"
 
-// maxKeep bounds how long a volume is kept in the trash.
-const maxKeep = 10 * 365 * 24 * time.Hour
-
-// parseKeep reads a duration as Go writes them, which may begin with days.
+// parseKeep reads parameter trashKeep.
 func parseKeep(text string) (time.Duration, error) {
-	days, rest, inDays := strings.Cut(text, "d")
-	if !inDays {
-		days, rest = "0", text
-	} else if rest == "" {
-		rest = "0s"
-	}
-	n, err := strconv.ParseUint(days, 10, 16)
-	d, durationErr := time.ParseDuration(rest)
-	keep := time.Duration(n)*24*time.Hour + d
-	if err != nil || durationErr != nil || d < 0 || keep < time.Second || keep > maxKeep {
-		return 0, fmt.Errorf("parameter %s: %.40q is not a time to keep a deleted volume, such as 24h, 7d or 1d12h, from 1s to %dd", ParamTrashKeep, text, maxKeep/(24*time.Hour))
+	keep, err := keeptime.Parse(text)
+	if err != nil {
+		return 0, fmt.Errorf("parameter %s: %w", ParamTrashKeep, err)
 	}
 	return keep, nil
 }

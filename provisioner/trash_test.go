@@ -11,12 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
+	"github.com/plinth-csi/plinth/provisioner/keeptime"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
 
 func TestParseKeep(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"24h": 24 * time.Hour, "7d": 7 * 24 * time.Hour, "1d12h30m": 36*time.Hour + 30*time.Minute, "1s": time.Second, "3650d": maxKeep,
+		"24h": 24 * time.Hour, "7d": 7 * 24 * time.Hour, "1d12h30m": 36*time.Hour + 30*time.Minute, "1s": time.Second, "3650d": keeptime.Max,
 		"": 0, "7": 0, "0s": 0, "500ms": 0, "-1h": 0, "1d-1h": 0, "-1d": 0, "3651d": 0, "1w": 0, "d": 0, "1.5d": 0, "99999999d": 0, "1h2d": 0,
 	} {
 		got, err := parseKeep(text)

@@ -1,6 +1,7 @@
 // Plinth is local persistent storage for Kubernetes: `plinth node` on every
-// node, `plinth controller` once in a cluster, and `plinth standalone` as a
-// whole CSI plugin without Kubernetes. This package only wires.
+// node, `plinth controller` once in a cluster, `plinth snapshot` in CronJobs,
+// and `plinth standalone` as a whole CSI plugin without Kubernetes. This
+// package only wires.
 package main
 
 import (
@@ -22,7 +23,7 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "plinth:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
 }
 
@@ -34,6 +35,6 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newNodeCommand(), newControllerCommand(), newStandaloneCommand())
+	root.AddCommand(newNodeCommand(), newControllerCommand(), newSnapshotCommand(), newStandaloneCommand())
 	return root
 }

@@ -157,7 +157,7 @@ func TestPoolMounts(t *testing.T) {
 
 func TestRightsAreNamed(t *testing.T) {
 	rules := func(kind string) (rules []rbacv1.PolicyRule) {
-		for _, r := range all[rbacv1.ClusterRole](t, "controller: {replicas: 2}", kind) {
+		for _, r := range all[rbacv1.ClusterRole](t, "controller: {replicas: 2}"+schedules, kind) {
 			rules = append(rules, r.Rules...)
 		}
 		return rules

@@ -49,7 +49,7 @@ func badInputs() []badInput {
 		{key: "provisioning", class: params{"provisioning": "thick"}, words: []string{"POOL", "cannot honour parameter provisioning: thick", "image"}},
 		{key: "onDelete", class: params{"onDelete": "burn"}, words: []string{"burn", "is not one of delete, scrub, trash"}},
 		{key: "onDelete", class: params{"onDelete": "trash"}, words: []string{"trash needs trashKeep", "7d"}},
-		{key: "trashKeep", class: params{"onDelete": "trash", "trashKeep": "soon"}, words: []string{"soon", "is not a time to keep a deleted volume"}},
+		{key: "trashKeep", class: params{"onDelete": "trash", "trashKeep": "soon"}, words: []string{"soon", "is not a time such as"}},
 		{key: "trashKeep", class: params{"onDelete": "scrub", "trashKeep": "7d"}, words: []string{"goes with onDelete: trash alone"}},
 		{key: "mkfsOptions", class: params{"mkfsOptions": "-i 8192"}, words: []string{"POOL", "makes no filesystem", "mkfsOptions"}},
 		{key: "mkfsOptions", backend: "image", class: params{"mkfsOptions": "-U 1"}, words: []string{"POOL", "mkfs option not allowed", "-N"}},

@@ -109,3 +109,61 @@ directory below another one of the list is left out, because it is there with it
 {{- end -}}
 {{- toJson $mounts -}}
 {{- end -}}
+
+{{/* A label selector of values as one of kubectl: app=db,tier in (a,b). */}}
+{{- define "plinth.selector" -}}
+{{- $terms := list -}}
+{{- range $key, $value := .matchLabels -}}
+  {{- $terms = append $terms (printf "%s=%s" $key $value) -}}
+{{- end -}}
+{{- range .matchExpressions -}}
+  {{- $operator := lower .operator -}}
+  {{- if has $operator (list "in" "notin") -}}
+    {{- $terms = append $terms (printf "%s %s (%s)" .key $operator (join "," .values)) -}}
+  {{- else -}}
+    {{- $terms = append $terms (printf "%s%s" (ternary "" "!" (eq $operator "exists")) .key) -}}
+  {{- end -}}
+{{- end -}}
+{{- join "," $terms -}}
+{{- end -}}
+
+{{/* The seconds of a duration such as 1h30m; at least 1. */}}
+{{- define "plinth.seconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+  {{- $sum = add $sum (mul (regexFind "[0-9]+" . | int) (get (dict "ms" 0 "s" 1 "m" 60 "h" 3600) (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- max 1 $sum -}}
+{{- end -}}
+
+{{/*
+What is wrong with a cron schedule as Kubernetes reads it; nothing if it is
+right. A part is a number or a name, a range of them, or *, with a step or not.
+*/}}
+{{- define "plinth.cronFault" -}}
+{{- $fields := regexSplit " +" (trim .) -1 -}}
+{{- if hasPrefix "@" . -}}
+  {{- if not (regexMatch "^@(yearly|annually|monthly|weekly|daily|midnight|hourly|every ([0-9]+(s|m|h))+)$" .) }}it is none of @hourly, @daily, @weekly, @monthly, @yearly, @every 6h{{ end -}}
+{{- else if ne (len $fields) 5 -}}
+  it has {{ len $fields }} fields and not five: minute, hour, day of the month, month, day of the week
+{{- else -}}
+  {{- $months := list "JAN" "FEB" "MAR" "APR" "MAY" "JUN" "JUL" "AUG" "SEP" "OCT" "NOV" "DEC" -}}
+  {{- $days := list "SUN" "MON" "TUE" "WED" "THU" "FRI" "SAT" -}}
+  {{- $kinds := list (list "minute" 0 59 list) (list "hour" 0 23 list) (list "day of the month" 1 31 list) (list "month" 1 12 $months) (list "day of the week" 0 6 $days) -}}
+  {{- $faults := list -}}
+  {{- range $i, $field := $fields -}}
+    {{- $kind := index $kinds $i -}}
+    {{- $names := index $kind 3 -}}
+    {{- range $part := splitList "," $field -}}
+      {{- $right := regexMatch "^([*?]|[0-9]+(-[0-9]+)?|[A-Za-z]{3}(-[A-Za-z]{3})?)(/[1-9][0-9]*)?$" $part -}}
+      {{- range regexFindAll "[A-Za-z0-9]+" (index (splitList "/" $part) 0) -1 -}}
+        {{- if regexMatch "^[0-9]+$" . -}}
+          {{- if or (gt (int .) (index $kind 2)) (lt (int .) (index $kind 1)) }}{{ $right = false }}{{ end -}}
+        {{- else if not (has (upper .) $names) }}{{ $right = false }}{{ end -}}
+      {{- end -}}
+      {{- if not $right }}{{ $faults = append $faults (printf "%q is no %s" $part (index $kind 0)) }}{{ end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- join ", " $faults -}}
+{{- end -}}
+{{- end -}}

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -82,8 +83,7 @@ func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive str
 		return false, err
 	}
 	key := fmt.Sprintf("%x", sum.Sum(nil))
-	notes := filepath.Join(c.machineDir(m), "images.json")
-	known, err := readImported(notes)
+	known, err := readImported(c.imageNotes(m))
 	if err != nil {
 		return false, err
 	}
@@ -106,11 +106,78 @@ func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive str
 		return false, err
 	}
 	known[key] = named(after, string(out))
+	return true, writeImported(c.imageNotes(m), known)
+}
+
+// shareImages gives the new node m what LoadImages has brought to the others,
+// from the first of them that runs: the archives may be gone by now.
+func (c *Cluster) shareImages(ctx context.Context, m plan.Machine) error {
+	st := c.store.Get()
+	for _, from := range nodesOf(c.machines()) {
+		if from.Name == m.Name || !st.Machines[from.Name].Init.Alive() {
+			continue
+		}
+		if err := c.copyImages(ctx, from, m); err != nil {
+			return fmt.Errorf("give %s the images of %s: %w", m.Name, from.Name, err)
+		}
+		return nil
+	}
+	return nil
+}
+
+func (c *Cluster) copyImages(ctx context.Context, from, to plan.Machine) error {
+	source, err := readImported(c.imageNotes(from))
+	if err != nil {
+		return err
+	}
+	known, err := readImported(c.imageNotes(to))
+	if err != nil {
+		return err
+	}
+	there, err := c.imagesOn(ctx, from)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for archive, names := range source {
+		if _, has := known[archive]; has || !contains(there, names) {
+			continue
+		}
+		known[archive] = names
+		for name := range names {
+			wanted[name] = true
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	const file = "/images.tar" // on the node that has them
+	path := filepath.Join(c.root(from), file)
+	defer os.Remove(path) //nolint:errcheck // it goes with the node
+	if _, err := c.ctr(ctx, from, nil, append([]string{"images", "export", file}, slices.Sorted(maps.Keys(wanted))...)...); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	if _, err := c.ctr(ctx, to, f, "images", "import", "-"); err != nil {
+		return err
+	}
+	return writeImported(c.imageNotes(to), known)
+}
+
+func (c *Cluster) imageNotes(m plan.Machine) string {
+	return filepath.Join(c.machineDir(m), "images.json")
+}
+
+func writeImported(path string, known imported) error {
 	raw, err := json.MarshalIndent(known, "", "  ")
 	if err != nil {
-		return false, err
+		return err
 	}
-	return true, os.WriteFile(notes, raw, 0o644)
+	return os.WriteFile(path, raw, 0o644)
 }
 
 func readImported(path string) (imported, error) {

@@ -42,6 +42,8 @@ func (e *env) sample(name string) []*unstructured.Unstructured {
 			e.patch(classes, u.GetName(), map[string]any{"metadata": map[string]any{"labels": map[string]any{testLabel: e.ns}}})
 		case "PersistentVolume":
 			e.Cleanup(func() { e.remove(volumes, u.GetName()) })
+		case "VolumeSnapshotClass":
+			e.Cleanup(func() { e.remove(snapshotClasses, u.GetName()) })
 		}
 	}
 	return applied

@@ -97,7 +97,7 @@ func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive str
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
-	out, err := c.ctr(ctx, m, f, "images", "import", "-")
+	out, err := c.ctr(ctx, m, run.Command{Stdin: f}, "images", "import", "-")
 	if err != nil {
 		return false, err
 	}
@@ -151,21 +151,25 @@ func (c *Cluster) copyImages(ctx context.Context, from, to plan.Machine) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	const file = "/images.tar" // on the node that has them
-	path := filepath.Join(c.root(from), file)
-	defer os.Remove(path) //nolint:errcheck // it goes with the node
-	if _, err := c.ctr(ctx, from, nil, append([]string{"images", "export", file}, slices.Sorted(maps.Keys(wanted))...)...); err != nil {
-		return err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // read only
-	if _, err := c.ctr(ctx, to, f, "images", "import", "-"); err != nil {
+	if err := c.pipeImages(ctx, from, to, slices.Sorted(maps.Keys(wanted))); err != nil {
 		return err
 	}
 	return writeImported(c.imageNotes(to), known)
+}
+
+// pipeImages copies the images called names. They are unpacked when a container
+// is first made of them. Without --local, ctr sometimes ends before all is
+// written.
+func (c *Cluster) pipeImages(ctx context.Context, from, to plan.Machine, names []string) error {
+	r, w := io.Pipe()
+	exported := make(chan error, 1)
+	go func() {
+		_, err := c.ctr(ctx, from, run.Command{Stdout: w}, append([]string{"images", "export", "--local", "-"}, names...)...)
+		exported <- errors.Join(err, w.Close())
+	}()
+	_, err := c.ctr(ctx, to, run.Command{Stdin: r}, "images", "import", "--no-unpack", "-")
+	r.CloseWithError(err) // of no use to the export any more
+	return errors.Join(<-exported, err)
 }
 
 func (c *Cluster) imageNotes(m plan.Machine) string {
@@ -219,7 +223,7 @@ func (c *Cluster) imagesOn(ctx context.Context, m plan.Machine) (map[string]stri
 	defer cancel()
 	found := map[string]string{}
 	err := kube.Until(ctx, func(ctx context.Context) error {
-		out, err := c.ctr(ctx, m, nil, "images", "ls")
+		out, err := c.ctr(ctx, m, run.Command{}, "images", "ls")
 		for line := range strings.Lines(string(out)) {
 			// REF TYPE DIGEST SIZE …
 			if f := strings.Fields(line); len(f) > 2 && strings.HasPrefix(f[2], "sha256:") {
@@ -231,11 +235,13 @@ func (c *Cluster) imagesOn(ctx context.Context, m plan.Machine) (map[string]stri
 	return found, err
 }
 
-// ctr runs containerd's own client on m, in the namespace of Kubernetes.
-func (c *Cluster) ctr(ctx context.Context, m plan.Machine, stdin io.Reader, args ...string) ([]byte, error) {
-	argv, err := c.Enter(m.Name, append([]string{kube.BinCRI + "/ctr", "--namespace", "k8s.io"}, args...))
+// ctr runs containerd's own client on m, in the namespace of Kubernetes. cmd says
+// where its input and output are.
+func (c *Cluster) ctr(ctx context.Context, m plan.Machine, cmd run.Command, args ...string) ([]byte, error) {
+	var err error
+	cmd.Argv, err = c.Enter(m.Name, append([]string{kube.BinCRI + "/ctr", "--namespace", "k8s.io"}, args...))
 	if err != nil {
 		return nil, err
 	}
-	return run.Command{Argv: argv, Stdin: stdin}.Run(ctx)
+	return cmd.Run(ctx)
 }

@@ -209,10 +209,12 @@ func contains(have, want map[string]string) bool {
 	return true
 }
 
-// named picks the images that ctr's answer to an import speaks of.
+// named picks the images that ctr's answer to an import speaks of, with a space
+// for each - in their names.
 func named(all map[string]string, answer string) map[string]string {
+	answer = strings.ReplaceAll(answer, "-", " ")
 	picked := maps.Clone(all)
-	maps.DeleteFunc(picked, func(name, _ string) bool { return !strings.Contains(answer, name) })
+	maps.DeleteFunc(picked, func(name, _ string) bool { return !strings.Contains(answer, strings.ReplaceAll(name, "-", " ")) })
 	return picked
 }
 

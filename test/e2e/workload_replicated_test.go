@@ -195,6 +195,7 @@ func TestWorkloadReplicatedStore(t *testing.T) { // alone: it takes a node away
 
 	p := e.putting(0, etcdMembers...)
 	p.more(10)
+	begun := p.done.Load()
 	e.patch(statefulSets, "etcd", map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]any{"sample.plinth.dev/version": "2"}}}}})
 	await(e, statefulSets, "etcd", "updated", func(s *appsv1.StatefulSet) error {
 		if s.Status.ObservedGeneration < s.Generation || s.Status.UpdatedReplicas != 3 || s.Status.ReadyReplicas != 3 {
@@ -202,6 +203,9 @@ func TestWorkloadReplicatedStore(t *testing.T) { // alone: it takes a node away
 		}
 		return nil
 	})
+	if n := p.done.Load() - begun; n < 3 {
+		t.Errorf("while three members were replaced %d keys were put", n)
+	}
 	e.inOrder("etcd-2", "etcd-1", "etcd-0") // so two were always there
 	p.more(10)
 	last := p.end()

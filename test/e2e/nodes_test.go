@@ -119,6 +119,7 @@ func (e *env) join() string {
 	node := e.machines("add")
 	e.Cleanup(func() {
 		if get[corev1.Node](e, nodes, node) != nil {
+			e.removeAll() // while it is there to free what it has
 			e.power("remove", node)
 		}
 	})

@@ -163,10 +163,11 @@ func TestCluster(t *testing.T) {
 		}
 	})
 
+	const loaded = "example.org/self-test:1"
 	t.Run("images are imported once", func(t *testing.T) {
 		archive := filepath.Join(t.TempDir(), "image.tar")
 		image := images.Image{
-			Names:   []string{"example.org/selftest:1"},
+			Names:   []string{loaded},
 			Entries: []images.Entry{{Path: "file", Content: []byte("content"), Mode: 0o644}},
 		}
 		if err := images.Write(archive, image); err != nil {
@@ -179,7 +180,7 @@ func TestCluster(t *testing.T) {
 			}
 		}
 		out := must(t, "exec", name+"-2", "ctr", "images", "ls", "--quiet")
-		if !strings.Contains(out, image.Names[0]+"\n") {
+		if !strings.Contains(out, loaded+"\n") {
 			t.Errorf("the node has %s", out)
 		}
 	})
@@ -231,6 +232,9 @@ func TestCluster(t *testing.T) {
 		added := strings.TrimSpace(must(t, "node", "add"))
 		must(t, "kubectl", "get", "node", added)
 		must(t, "exec", added, "--", "test", "-b", "/mnt/disks/spare1")
+		if out := must(t, "exec", added, "ctr", "images", "ls", "--quiet"); !strings.Contains(out, loaded+"\n") {
+			t.Errorf("of the images that were loaded before, %s has none: %s", added, out)
+		}
 		must(t, "node", "remove", added)
 		if _, err := try(t, "kubectl", "get", "node", added); err == nil {
 			t.Errorf("%s is still there", added)

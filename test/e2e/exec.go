@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 
@@ -17,19 +18,32 @@ import (
 // sh runs a shell command in a pod and returns its standard output. The error
 // carries all that it printed.
 func (e *env) sh(pod, script string) (string, error) {
-	url := e.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Command: []string{"sh", "-c", script}, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
-	x, err := remotecommand.NewWebSocketExecutor(e.config, "GET", url.String())
-	if err != nil {
-		return "", err
-	}
+	return e.run(pod, "sh", "-c", script)
+}
+
+// run is sh for a program and its arguments: not every image has a shell.
+func (e *env) run(pod string, command ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
-	var out, errs bytes.Buffer
-	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errs}); err != nil {
-		return "", fmt.Errorf("in pod %s: %s: %w\n%s%s", pod, script, err, &out, &errs)
+	var out bytes.Buffer
+	err := e.stream(ctx, pod, &out, command...)
+	return strings.TrimSpace(out.String()), err
+}
+
+// stream runs a program in a pod and passes on its standard output as it comes.
+// The error carries what it wrote to standard error.
+func (e *env) stream(ctx context.Context, pod string, out io.Writer, command ...string) error {
+	url := e.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+	x, err := remotecommand.NewWebSocketExecutor(e.config, "GET", url.String())
+	if err != nil {
+		return err
 	}
-	return strings.TrimSpace(out.String()), nil
+	var errs bytes.Buffer
+	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: out, Stderr: &errs}); err != nil {
+		return fmt.Errorf("in pod %s: %s: %w\n%s", pod, strings.Join(command, " "), err, &errs)
+	}
+	return nil
 }
 
 // mustSh is sh for a command that has to succeed.

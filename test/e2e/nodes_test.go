@@ -105,17 +105,52 @@ func (e *env) kubectl(args ...string) {
 	}
 }
 
-// power stops, kills or starts a node.
+// power stops, kills or starts a node, or removes it for good.
 func (e *env) power(verb, node string) {
 	e.Helper()
+	e.machines(verb, node)
+}
+
+// join adds a node to the cluster and waits until its pools serve. The test
+// has to remove it, and is not to run beside others, whose nodes are those
+// that they found. It returns its name.
+func (e *env) join() string {
+	e.Helper()
+	node := e.machines("add")
+	e.Cleanup(func() {
+		if get[corev1.Node](e, nodes, node) != nil {
+			e.removeAll() // while it is there to free what it has
+			e.power("remove", node)
+		}
+	})
+	e.awaitPools(node)
+	return node
+}
+
+// machines has test/cluster do something to its nodes, and returns what it says.
+func (e *env) machines(args ...string) string {
+	e.Helper()
 	if e.binary == "" {
-		e.Skip("PLINTH_CLUSTER is not set: no way to switch a node off")
+		e.Skip("PLINTH_CLUSTER is not set: no way to switch a node on or off")
 	}
-	var out bytes.Buffer
-	cmd := exec.Command(e.binary, "node", verb, node)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		e.Fatalf("%s node %s: %v\n%s", verb, node, err, &out)
+	var errs bytes.Buffer
+	cmd := exec.Command(e.binary, append([]string{"node"}, args...)...)
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		e.Fatalf("node %s: %v\n%s%s", strings.Join(args, " "), err, out, &errs)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// removeTombstones takes away the objects of what was on a node that is gone
+// for good, as docs/operations.md says.
+func (e *env) removeTombstones(node string) {
+	e.Helper()
+	for _, v := range list[v1alpha1.PlinthVolume](e, plinthVols) {
+		if v.Spec.NodeName == node && v.DeletionTimestamp != nil {
+			e.patch(plinthVols, v.Name, map[string]any{"metadata": map[string]any{"finalizers": nil}})
+		}
 	}
 }
 

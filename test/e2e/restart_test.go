@@ -153,9 +153,8 @@ func (e *env) killAgents() (back func()) {
 	killed := e.plinthPods("node")
 	var kills sync.WaitGroup
 	for _, p := range killed {
-		_, id, _ := strings.Cut(p.Status.ContainerStatuses[0].ContainerID, "://")
 		kills.Go(func() {
-			if _, err := e.onNode(p.Spec.NodeName, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id); err != nil {
+			if err := e.kill(&p); err != nil {
 				e.Error(err)
 			}
 		})
@@ -164,14 +163,29 @@ func (e *env) killAgents() (back func()) {
 	return func() {
 		e.Helper()
 		for _, p := range killed {
-			await(e.in(p.Namespace), pods, p.Name, "started anew", func(now *corev1.Pod) error {
-				if now.Status.ContainerStatuses[0].ContainerID == p.Status.ContainerStatuses[0].ContainerID {
-					return errors.New("kubelet has not seen that its container is dead")
-				}
-				return ready(now)
-			})
+			e.in(p.Namespace).awaitStartedAnew(&p)
 		}
 	}
+}
+
+// kill ends the container of a pod with SIGKILL: its first process, and with
+// that one the kernel ends all others.
+func (e *env) kill(p *corev1.Pod) error {
+	_, id, _ := strings.Cut(p.Status.ContainerStatuses[0].ContainerID, "://")
+	_, err := e.onNode(p.Spec.NodeName, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id)
+	return err
+}
+
+// awaitStartedAnew waits until a pod serves with another container than it had.
+func (e *env) awaitStartedAnew(before *corev1.Pod) *corev1.Pod {
+	e.Helper()
+	return await(e, pods, before.Name, "started anew", func(now *corev1.Pod) error {
+		c := now.Status.ContainerStatuses
+		if len(c) == 0 || c[0].ContainerID == before.Status.ContainerStatuses[0].ContainerID {
+			return errors.New("kubelet has not seen that its container is dead")
+		}
+		return ready(now)
+	})
 }
 
 // replaceAgents deletes the agents' pods without grace. back waits until

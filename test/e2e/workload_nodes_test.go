@@ -49,38 +49,82 @@ func (e *env) everywhere(name string, n int) map[string]string {
 	return out
 }
 
-// TestWorkloadCache: a volume on every node; a node that leaves gives its own
-// back, one that joins gets one; the DaemonSet takes all along.
+// caches waits until the sample serves on so many nodes, and gives the pods and
+// their volumes by node.
+func (e *env) caches(n int) (pods map[string]string, on map[string]placed) {
+	e.Helper()
+	pods, on = e.everywhere("cache", n), map[string]placed{}
+	for _, pod := range pods {
+		v := e.volumeOf(pod + "-cache")
+		on[v.Spec.NodeName] = v
+	}
+	if got, want := slices.Sorted(maps.Keys(on)), slices.Sorted(maps.Keys(pods)); !slices.Equal(got, want) {
+		e.Errorf("volumes are on %v, pods on %v", got, want)
+	}
+	return pods, on
+}
+
+// fillCaches writes to each of the volumes.
+func (e *env) fillCaches(pods map[string]string) {
+	e.Helper()
+	for _, pod := range pods {
+		e.mustSh(pod, "dd if=/dev/zero of=/cache/file bs=1M count=8 && sync")
+	}
+}
+
+// TestWorkloadCache: a volume on every node; one that is left out gives its own
+// back, and gets one when it is not any more; the DaemonSet takes all along.
 func TestWorkloadCache(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.sample("daemonset-cache.yaml")
 	all := e.nodeNames()
-	byNode := func(caches map[string]string) map[string]placed {
-		out := map[string]placed{}
-		for _, pod := range caches {
-			v := e.volumeOf(pod + "-cache")
-			out[v.Spec.NodeName] = v
-		}
-		return out
-	}
-	caches := e.everywhere("cache", len(all))
-	made := byNode(caches)
-	if got := slices.Sorted(maps.Keys(made)); !slices.Equal(got, all) {
-		t.Errorf("volumes are on %v, the nodes are %v", got, all)
-	}
-	for _, pod := range caches {
-		e.mustSh(pod, "dd if=/dev/zero of=/cache/file bs=1M count=8 && sync")
-	}
+	caches, made := e.caches(len(all))
+	e.fillCaches(caches)
 	node := all[len(all)-1]
 	e.label(node, "sample.plinth.dev/no-cache", "")
 	e.everywhere("cache", len(all)-1)
 	e.awaitGone(pods, caches[node])
 	e.awaitFreed(made[node])
 	e.label(node, "sample.plinth.dev/no-cache", nil)
-	made = byNode(e.everywhere("cache", len(all)))
-	if _, ok := made[node]; !ok || len(made) != len(all) {
-		t.Errorf("with %s again volumes are on %v", node, slices.Sorted(maps.Keys(made)))
+	_, made = e.caches(len(all))
+	e.remove(daemonSets, "cache")
+	for _, v := range made {
+		e.awaitFreed(v)
+	}
+}
+
+// TestWorkloadCacheNodes: a machine that joins the cluster gets a pod and a
+// volume; when it is lost with its disks, they and all that is known of them
+// go, and the others' stay.
+func TestWorkloadCacheNodes(t *testing.T) { // alone: it adds a node and takes it away
+	e := newEnv(t)
+	e.sample("daemonset-cache.yaml")
+	all := e.nodeNames()
+	_, before := e.caches(len(all))
+	node := e.join()
+	caches, made := e.caches(len(all) + 1)
+	e.fillCaches(caches)
+	lost, ok := made[node]
+	if !ok {
+		t.Fatalf("%s joined and has no volume", node)
+	}
+	if left := e.onDisk(lost); len(left) == 0 {
+		t.Errorf("nothing of volume %s is on %s", lost.Name, node)
+	}
+
+	e.power("remove", node)
+	e.awaitGone(plinthNodes, node)
+	e.awaitGone(pods, caches[node])
+	e.awaitGone(claims, caches[node]+"-cache")
+	e.awaitGone(volumes, lost.Name)
+	e.removeTombstones(node)
+	e.awaitGone(plinthVols, lost.Name)
+	_, made = e.caches(len(all))
+	for _, n := range all {
+		if made[n].Name != before[n].Name {
+			t.Errorf("the volume on %s was %s and is %s", n, before[n].Name, made[n].Name)
+		}
 	}
 	e.remove(daemonSets, "cache")
 	for _, v := range made {

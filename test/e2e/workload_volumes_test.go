@@ -11,8 +11,9 @@ import (
 )
 
 // TestWorkloadAccessModes: of two pods one has a ReadWriteOncePod claim; pods
-// on three nodes write to a ReadWriteMany claim, and none to a ReadOnlyMany
-// one; a node-local pool refuses ReadWriteMany.
+// on three nodes write to a ReadWriteMany claim; pods on two nodes read a
+// ReadOnlyMany clone of it, and neither can write to that; a node-local pool
+// refuses ReadWriteMany.
 func TestWorkloadAccessModes(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -23,19 +24,47 @@ func TestWorkloadAccessModes(t *testing.T) {
 	e.awaitEvent(claims, "refused", "ProvisioningFailed", "ReadWriteMany")
 	e.oneAtATime("one-pod-a", "one-pod-b")
 	e.awaitSet("many")
-	on := map[string]bool{}
+	e.onNodesOfTheirOwn("many", 3)
+	const read = "cat many-0 many-1 many-2"
+	const written = "many-0\nmany-1\nmany-2"
 	for i := range 3 {
-		name := fmt.Sprintf("many-%d", i)
-		on[get[corev1.Pod](e, pods, name).Spec.NodeName] = true
-		if got := e.mustSh(name, "cat /many/many-0 /many/many-1 /many/many-2"); got != "many-0\nmany-1\nmany-2" {
-			t.Errorf("%s reads %q", name, got)
-		}
-		if out, err := e.sh(name, "touch /readers/file"); err == nil || !strings.Contains(err.Error(), "Read-only file system") {
-			t.Errorf("%s writes to a ReadOnlyMany claim: %q, %v", name, out, err)
+		if got := e.mustSh(fmt.Sprintf("many-%d", i), "cd /many && "+read); got != written {
+			t.Errorf("many-%d reads %q", i, got)
 		}
 	}
-	if len(on) != 3 {
-		t.Errorf("the pods are on %v", on)
+
+	e.sample("access-modes-readers.yaml")
+	e.awaitSet("readers")
+	e.onNodesOfTheirOwn("readers", 2)
+	reads := func(pod string) {
+		t.Helper()
+		if got := e.mustSh(pod, "cd /data && "+read); got != written {
+			t.Errorf("%s reads %q", pod, got)
+		}
+	}
+	for i := range 2 {
+		pod := fmt.Sprintf("readers-%d", i)
+		reads(pod)
+		for _, write := range []string{"echo mine >/data/many-0", "echo more >>/data/many-1", "touch /data/new", "rm -f /data/many-2", "mv /data/many-0 /data/moved", "chmod 777 /data"} {
+			if out, err := e.sh(pod, write); err == nil || !strings.Contains(err.Error(), "Read-only file system") {
+				t.Errorf("%s: %s: it says %q, %v", pod, write, out, err)
+			}
+		}
+		reads(pod)
+	}
+}
+
+// onNodesOfTheirOwn checks that no two pods of a StatefulSet share a node.
+func (e *env) onNodesOfTheirOwn(set string, replicas int) {
+	e.Helper()
+	on := map[string]string{}
+	for i := range replicas {
+		pod := fmt.Sprintf("%s-%d", set, i)
+		node := get[corev1.Pod](e, pods, pod).Spec.NodeName
+		if other, taken := on[node]; taken {
+			e.Errorf("pods %s and %s are both on %s", other, pod, node)
+		}
+		on[node] = pod
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -82,8 +83,7 @@ func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive str
 		return false, err
 	}
 	key := fmt.Sprintf("%x", sum.Sum(nil))
-	notes := filepath.Join(c.machineDir(m), "images.json")
-	known, err := readImported(notes)
+	known, err := readImported(c.imageNotes(m))
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +97,7 @@ func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive str
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
-	out, err := c.ctr(ctx, m, f, "images", "import", "-")
+	out, err := c.ctr(ctx, m, run.Command{Stdin: f}, "images", "import", "-")
 	if err != nil {
 		return false, err
 	}
@@ -106,11 +106,82 @@ func (c *Cluster) importMissing(ctx context.Context, m plan.Machine, archive str
 		return false, err
 	}
 	known[key] = named(after, string(out))
+	return true, writeImported(c.imageNotes(m), known)
+}
+
+// shareImages gives the new node m what LoadImages has brought to the others,
+// from the first of them that runs: the archives may be gone by now.
+func (c *Cluster) shareImages(ctx context.Context, m plan.Machine) error {
+	st := c.store.Get()
+	for _, from := range nodesOf(c.machines()) {
+		if from.Name == m.Name || !st.Machines[from.Name].Init.Alive() {
+			continue
+		}
+		if err := c.copyImages(ctx, from, m); err != nil {
+			return fmt.Errorf("give %s the images of %s: %w", m.Name, from.Name, err)
+		}
+		return nil
+	}
+	return nil
+}
+
+func (c *Cluster) copyImages(ctx context.Context, from, to plan.Machine) error {
+	source, err := readImported(c.imageNotes(from))
+	if err != nil {
+		return err
+	}
+	known, err := readImported(c.imageNotes(to))
+	if err != nil {
+		return err
+	}
+	there, err := c.imagesOn(ctx, from)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for archive, names := range source {
+		if _, has := known[archive]; has || !contains(there, names) {
+			continue
+		}
+		known[archive] = names
+		for name := range names {
+			wanted[name] = true
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	if err := c.pipeImages(ctx, from, to, slices.Sorted(maps.Keys(wanted))); err != nil {
+		return err
+	}
+	return writeImported(c.imageNotes(to), known)
+}
+
+// pipeImages copies the images called names. They are unpacked when a container
+// is first made of them. Without --local, ctr sometimes ends before all is
+// written.
+func (c *Cluster) pipeImages(ctx context.Context, from, to plan.Machine, names []string) error {
+	r, w := io.Pipe()
+	exported := make(chan error, 1)
+	go func() {
+		_, err := c.ctr(ctx, from, run.Command{Stdout: w}, append([]string{"images", "export", "--local", "-"}, names...)...)
+		exported <- errors.Join(err, w.Close())
+	}()
+	_, err := c.ctr(ctx, to, run.Command{Stdin: r}, "images", "import", "--no-unpack", "-")
+	r.CloseWithError(err) // of no use to the export any more
+	return errors.Join(<-exported, err)
+}
+
+func (c *Cluster) imageNotes(m plan.Machine) string {
+	return filepath.Join(c.machineDir(m), "images.json")
+}
+
+func writeImported(path string, known imported) error {
 	raw, err := json.MarshalIndent(known, "", "  ")
 	if err != nil {
-		return false, err
+		return err
 	}
-	return true, os.WriteFile(notes, raw, 0o644)
+	return os.WriteFile(path, raw, 0o644)
 }
 
 func readImported(path string) (imported, error) {
@@ -138,10 +209,12 @@ func contains(have, want map[string]string) bool {
 	return true
 }
 
-// named picks the images that ctr's answer to an import speaks of.
+// named picks the images that ctr's answer to an import speaks of, with a space
+// for each - in their names.
 func named(all map[string]string, answer string) map[string]string {
+	answer = strings.ReplaceAll(answer, "-", " ")
 	picked := maps.Clone(all)
-	maps.DeleteFunc(picked, func(name, _ string) bool { return !strings.Contains(answer, name) })
+	maps.DeleteFunc(picked, func(name, _ string) bool { return !strings.Contains(answer, strings.ReplaceAll(name, "-", " ")) })
 	return picked
 }
 
@@ -152,7 +225,7 @@ func (c *Cluster) imagesOn(ctx context.Context, m plan.Machine) (map[string]stri
 	defer cancel()
 	found := map[string]string{}
 	err := kube.Until(ctx, func(ctx context.Context) error {
-		out, err := c.ctr(ctx, m, nil, "images", "ls")
+		out, err := c.ctr(ctx, m, run.Command{}, "images", "ls")
 		for line := range strings.Lines(string(out)) {
 			// REF TYPE DIGEST SIZE …
 			if f := strings.Fields(line); len(f) > 2 && strings.HasPrefix(f[2], "sha256:") {
@@ -164,11 +237,13 @@ func (c *Cluster) imagesOn(ctx context.Context, m plan.Machine) (map[string]stri
 	return found, err
 }
 
-// ctr runs containerd's own client on m, in the namespace of Kubernetes.
-func (c *Cluster) ctr(ctx context.Context, m plan.Machine, stdin io.Reader, args ...string) ([]byte, error) {
-	argv, err := c.Enter(m.Name, append([]string{kube.BinCRI + "/ctr", "--namespace", "k8s.io"}, args...))
+// ctr runs containerd's own client on m, in the namespace of Kubernetes. cmd says
+// where its input and output are.
+func (c *Cluster) ctr(ctx context.Context, m plan.Machine, cmd run.Command, args ...string) ([]byte, error) {
+	var err error
+	cmd.Argv, err = c.Enter(m.Name, append([]string{kube.BinCRI + "/ctr", "--namespace", "k8s.io"}, args...))
 	if err != nil {
 		return nil, err
 	}
-	return run.Command{Argv: argv, Stdin: stdin}.Run(ctx)
+	return cmd.Run(ctx)
 }

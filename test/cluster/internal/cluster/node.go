@@ -78,7 +78,7 @@ func (c *Cluster) start(ctx context.Context, m plan.Machine) error {
 	case m.IsControl():
 		return c.startControl(ctx, m)
 	default:
-		return c.startNode(ctx, m)
+		return c.startNode(ctx, m, func(context.Context, plan.Machine) error { return nil })
 	}
 }
 
@@ -128,13 +128,14 @@ func (c *Cluster) Add(ctx context.Context, name string) (string, error) {
 		if st.Machines[m.Name] != nil {
 			return fmt.Errorf("cluster %s has a machine %s already", c.Name, m.Name)
 		}
-		return c.startNode(ctx, m)
+		return c.startNode(ctx, m, c.shareImages)
 	})
 	return name, err
 }
 
-// startNode boots a node that does not run, whatever it was before.
-func (c *Cluster) startNode(ctx context.Context, m plan.Machine) error {
+// startNode boots a node that does not run, whatever it was before. furnish is
+// called when containerd runs and kubelet does not yet.
+func (c *Cluster) startNode(ctx context.Context, m plan.Machine, furnish func(context.Context, plan.Machine) error) error {
 	archive, err := images.Boot(ctx, c.Cache.Dir, c.Cache.Source)
 	if err != nil {
 		return err
@@ -166,6 +167,9 @@ func (c *Cluster) startNode(ctx context.Context, m plan.Machine) error {
 		return err
 	}
 	if _, err := c.importInto(ctx, m, archive); err != nil {
+		return err
+	}
+	if err := furnish(ctx, m); err != nil {
 		return err
 	}
 	if err := h.Open(); err != nil {

@@ -32,21 +32,25 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Command is one call of a program.
 type Command struct {
-	Argv  []string
-	Dir   string    // working directory; empty: the caller's
-	Env   []string  // added to the caller's environment
-	Stdin io.Reader // nil: nothing to read
+	Argv   []string
+	Dir    string    // working directory; empty: the caller's
+	Env    []string  // added to the caller's environment
+	Stdin  io.Reader // nil: nothing to read
+	Stdout io.Writer // where stdout goes as it comes; nil: Run returns it
 }
 
 // Run executes c and returns what it wrote to stdout. The error is an *Error
-// that holds stdout and stderr.
+// that holds stdout and stderr, but no stdout that went elsewhere.
 func (c Command) Run(ctx context.Context) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
 	cmd.Dir = c.Dir
 	cmd.Env = append(os.Environ(), c.Env...)
 	cmd.Stdin = c.Stdin
 	var stdout, all bytes.Buffer
-	cmd.Stdout = io.MultiWriter(&stdout, &all)
+	cmd.Stdout = c.Stdout
+	if c.Stdout == nil {
+		cmd.Stdout = io.MultiWriter(&stdout, &all)
+	}
 	cmd.Stderr = &all
 	if err := cmd.Run(); err != nil {
 		exit := -1

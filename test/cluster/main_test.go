@@ -163,7 +163,7 @@ func TestCluster(t *testing.T) {
 		}
 	})
 
-	const loaded = "example.org/self-test:1"
+	const loaded = "example.org/self-test/of-a-name-that-ctr-cuts-short:1"
 	t.Run("images are imported once", func(t *testing.T) {
 		archive := filepath.Join(t.TempDir(), "image.tar")
 		image := images.Image{

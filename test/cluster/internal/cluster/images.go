@@ -209,12 +209,13 @@ func contains(have, want map[string]string) bool {
 	return true
 }
 
-// named picks the images that ctr's answer to an import speaks of, with a space
-// for each - in their names.
+// named picks the images whose digests are in ctr's answer to an import: names
+// it cuts short and changes. Kubernetes' own names for them are digests, too.
 func named(all map[string]string, answer string) map[string]string {
-	answer = strings.ReplaceAll(answer, "-", " ")
 	picked := maps.Clone(all)
-	maps.DeleteFunc(picked, func(name, _ string) bool { return !strings.Contains(answer, strings.ReplaceAll(name, "-", " ")) })
+	maps.DeleteFunc(picked, func(name, digest string) bool {
+		return strings.HasPrefix(name, "sha256:") || !strings.Contains(answer, digest)
+	})
 	return picked
 }
 

@@ -26,7 +26,7 @@ func steps() []step {
 		{name: "sanity", argv: []string{"test/scripts/sanity", "-json"}, gotest: true, after: []string{"unit"}, limit: 30 * time.Minute},
 		{name: "image", argv: []string{"test/images/build"}, prepares: true, limit: 10 * time.Minute},
 		{name: "sidecars", argv: []string{"test/images/sidecars"}, prepares: true, needs: []string{"image"}, limit: 20 * time.Minute},
-		{name: "databases", argv: []string{"test/images/databases"}, prepares: true, needs: []string{"image"}, limit: 10 * time.Minute},
+		{name: "databases", argv: []string{"test/images/databases"}, prepares: true, needs: []string{"image"}, limit: 20 * time.Minute},
 		{name: "upstream-build", argv: []string{"test/upstream/build"}, prepares: true, needs: []string{"tools"}, limit: 30 * time.Minute},
 		{name: "lint", argv: []string{"test/scripts/lint"}, needs: []string{"tools"}, limit: 15 * time.Minute},
 		{name: "verify", argv: []string{"test/scripts/verify"}, needs: []string{"tools"}, limit: 10 * time.Minute},

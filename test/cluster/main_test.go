@@ -196,7 +196,9 @@ func TestCluster(t *testing.T) {
 	node := name + "-2"
 	for _, end := range [][]string{{"node", "stop", node}, {"node", "kill", node}, {"node", "kill", "--lose-unsynced", node}} {
 		t.Run(strings.Join(end, " "), func(t *testing.T) {
+			// ext4 would sync every five seconds by itself.
 			must(t, "exec", node, "--", "sh", "-euc", `
+				mount -o remount,commit=300 /mnt/ext4
 				for pool in btrfs xfs ext4; do echo kept > /mnt/$pool/kept; sync -f /mnt/$pool; done
 				test -e /mnt/btrfs/sub || btrfs subvolume create /mnt/btrfs/sub
 				for at in btrfs/sub xfs; do

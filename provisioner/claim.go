@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -81,7 +82,11 @@ func (o *order) faults() []error {
 		f = append(f, fmt.Errorf("volumeMode Block cannot be volumeType %s; use a StorageClass with volumeType csi", o.class.Type))
 	}
 	if o.class.Type == v1alpha1.VolumeTypeHostPath && onlyRead(o.place.AccessModes) {
-		f = append(f, errors.New("accessMode ReadOnlyMany cannot be volumeType hostPath, for nothing would keep its pods from writing; use a StorageClass with volumeType csi, or ReadWriteMany and readOnly in the pods"))
+		where := "in any pool"
+		if len(o.place.Pools) > 0 {
+			where = "in pool " + strings.Join(o.place.Pools, " or ")
+		}
+		f = append(f, fmt.Errorf("accessMode ReadOnlyMany cannot be volumeType hostPath %s, for nothing would keep its pods from writing; use a StorageClass with volumeType csi, or ReadWriteMany and readOnly in the pods", where))
 	}
 	if o.place.Mode == volume.Block && o.class.Make.Root != (volume.Root{}) {
 		f = append(f, fmt.Errorf("volumeMode Block has no root directory for parameters %s and %s; use a StorageClass without them", volume.ParamMode, volume.ParamOwner))

@@ -107,11 +107,11 @@ func TestReadClaim(t *testing.T) {
 			fault: "volumeMode Block cannot be volumeType hostPath",
 		},
 		{
-			name: "nobody writes, over hostPath", class: map[string]string{"volumeType": "hostPath"},
+			name: "nobody writes, over hostPath", class: map[string]string{"volumeType": "hostPath", "pool": "fast,all"},
 			claim: func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
 			},
-			fault: "accessMode ReadOnlyMany cannot be volumeType hostPath",
+			fault: "accessMode ReadOnlyMany cannot be volumeType hostPath in pool fast or all",
 		},
 		{
 			name: "nobody need write, over hostPath", class: map[string]string{"volumeType": "hostPath"},

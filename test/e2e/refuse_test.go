@@ -63,7 +63,7 @@ func TestRefused(t *testing.T) {
 		{name: "ReadOnlyMany with local", params: func(e *env) params { return params{"pool": e.sharedPool(), "volumeType": "local"} },
 			change: access(corev1.ReadOnlyMany), words: []string{"ReadOnlyMany", "POOL", "csi"}},
 		{name: "ReadOnlyMany with hostPath", params: func(e *env) params { return params{"pool": e.sharedPool(), "volumeType": "hostPath"} },
-			change: access(corev1.ReadOnlyMany), words: []string{"ReadOnlyMany", "hostPath", "csi"}},
+			change: access(corev1.ReadOnlyMany), words: []string{"ReadOnlyMany", "hostPath", "POOL", "csi"}},
 		{name: "block with hostPath", params: image("volumeType", "hostPath"), change: block, words: []string{"Block", "hostPath", "csi"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

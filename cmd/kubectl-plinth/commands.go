@@ -35,13 +35,22 @@ func newCommand(out, errs io.Writer) *cobra.Command {
 	f := cmd.PersistentFlags()
 	f.StringVar(&c.rules.ExplicitPath, "kubeconfig", "", "file that says how to reach the API server")
 	clientcmd.BindOverrideFlags(c.overrides, f, clientcmd.RecommendedConfigOverrideFlags(""))
-	cmd.AddCommand(c.list(), c.nodes(), c.pools(), c.snapshots(), c.adopt())
+	cmd.AddCommand(c.list(), c.nodes(), c.pools(), c.snapshots(), c.adopt(), c.undelete(), c.importDirectory(), c.release())
 	return cmd
 }
 
 // config is the kubeconfig as kubectl reads it.
 func (c *cli) config() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
+}
+
+// namespace is the current one, or that of --namespace.
+func (c *cli) namespace() (string, error) {
+	name, _, err := c.config().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return name, nil
 }
 
 // plugin connects.
@@ -94,7 +103,7 @@ func (c *cli) list() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&f.Node, "node", "", "only those on this node")
 	cmd.Flags().StringVar(&f.Pool, "pool", "", "only those in pools of this name")
-	cmd.Flags().StringVar(&f.Phase, "phase", "", "only those that are Pending, Ready, Failed, Retained or Deleting")
+	cmd.Flags().StringVar(&f.Phase, "phase", "", "only those that are Pending, Ready, Failed, Retained, Trashed, Released or Deleting")
 	return cmd
 }
 
@@ -135,8 +144,8 @@ func (c *cli) adopt() *cobra.Command {
 			namespace, name, both := strings.Cut(claim, "/")
 			if !both {
 				var err error
-				if namespace, _, err = c.config().Namespace(); err != nil {
-					return fmt.Errorf("reading the kubeconfig: %w", err)
+				if namespace, err = c.namespace(); err != nil {
+					return err
 				}
 				name = claim
 			}
@@ -158,8 +167,83 @@ func (c *cli) adopt() *cobra.Command {
 	f.BoolVar(&a.AllowNamespace, "allow-namespace", false, "let the claim's namespace have a volume that was another's")
 	f.BoolVar(&a.DryRun, "dry-run", false, "print the claim and change nothing")
 	outputFlag(cmd, &output)
-	if err := cmd.MarkFlagRequired("claim"); err != nil {
-		panic(err) // there is that flag
-	}
+	require(cmd, "claim")
 	return cmd
+}
+
+func (c *cli) undelete() *cobra.Command {
+	return &cobra.Command{
+		Use:   "undelete VOLUME",
+		Short: "Take a volume out of the trash, and keep it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plugin()
+			if err != nil {
+				return err
+			}
+			return p.Undelete(cmd.Context(), args[0])
+		},
+	}
+}
+
+func (c *cli) importDirectory() *cobra.Command {
+	var i plugin.Import
+	cmd := &cobra.Command{
+		Use:   "import VOLUME --node NODE --pool POOL --from DIRECTORY --size SIZE",
+		Short: "Make a volume of a directory that others made, in place",
+		Long: "Make a volume of a directory that others made, in place: nothing is copied, and it is retained for a claim of the\n" +
+			"current namespace, or that of --namespace, to adopt it. End the pods that use the directory, and delete its\n" +
+			"PersistentVolume (reclaim policy Retain), first.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i.Volume = args[0]
+			var err error
+			if i.Namespace, err = c.namespace(); err != nil {
+				return err
+			}
+			p, err := c.plugin()
+			if err != nil {
+				return err
+			}
+			return p.Import(cmd.Context(), i)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&i.Node, "node", "", "node that the directory is on")
+	f.StringVar(&i.Pool, "pool", "", "pool with backend directory whose path holds it")
+	f.StringVar(&i.From, "from", "", "the directory, below the pool's path")
+	f.StringVar(&i.Size, "size", "", "size of the volume, at least what the directory holds")
+	f.StringVar(&i.Type, "type", "csi", "csi, local or hostPath: as the class of the claim that is to have it")
+	require(cmd, "node", "pool", "from", "size")
+	return cmd
+}
+
+func (c *cli) release() *cobra.Command {
+	var to string
+	cmd := &cobra.Command{
+		Use:   "release VOLUME --to DIRECTORY",
+		Short: "Make a retained volume a plain directory again, in place",
+		Long: "Make a retained volume a plain directory again, in place: it has no limit any more and is nothing of Plinth's,\n" +
+			"and this cannot be taken back but by importing the directory.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plugin()
+			if err != nil {
+				return err
+			}
+			return p.Release(cmd.Context(), args[0], to)
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "where it is to be, below the pool's path: where nothing is, or where it was imported from")
+	require(cmd, "to")
+	return cmd
+}
+
+// require has a command refuse to run without some of its flags.
+func require(cmd *cobra.Command, flags ...string) {
+	for _, f := range flags {
+		if err := cmd.MarkFlagRequired(f); err != nil {
+			panic(err) // there is that flag
+		}
+	}
 }

@@ -9,9 +9,10 @@ import (
 )
 
 // release makes a retained volume a plain directory. Its object stays, and
-// says where that is, until somebody deletes it.
+// says where that is, until somebody deletes it. Where it goes can never be
+// changed, so whatever is in the way is waited for.
 func (a *Agent) release(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	if v.Status.Phase == v1alpha1.VolumeReleased || final(v.Status.Reason) && v.Status.ObservedGeneration == v.Generation {
+	if v.Status.Phase == v1alpha1.VolumeReleased {
 		return nil
 	}
 	id := volume.ID(v.Name)
@@ -31,9 +32,6 @@ func (a *Agent) release(ctx context.Context, v *v1alpha1.PlinthVolume) error {
 	}
 	if err != nil {
 		v.Status.Reason, v.Status.Message = reasonOf(err), err.Error()
-		if final(v.Status.Reason) {
-			return a.write(ctx, v)
-		}
 		return errors.Join(err, a.write(ctx, v))
 	}
 	a.checked(v.Name)

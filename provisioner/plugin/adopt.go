@@ -40,7 +40,7 @@ func (p *Plugin) Adopt(ctx context.Context, a Adoption) error {
 	if done, err := p.adopted(ctx, a, v); done || err != nil {
 		return err
 	}
-	if err := p.adoptable(ctx, v); err != nil {
+	if err := p.free(ctx, v, "adopted"); err != nil {
 		return err
 	}
 	claim, err := p.claimFor(ctx, a, v)
@@ -84,8 +84,8 @@ func (p *Plugin) adopted(ctx context.Context, a Adoption, v *v1alpha1.PlinthVolu
 	return true, err
 }
 
-// adoptable refuses a volume that somebody has.
-func (p *Plugin) adoptable(ctx context.Context, v *v1alpha1.PlinthVolume) error {
+// free refuses a volume that somebody has, so that it cannot be done with.
+func (p *Plugin) free(ctx context.Context, v *v1alpha1.PlinthVolume, done string) error {
 	behind, err := p.persistentVolumes(ctx)
 	if err != nil {
 		return err
@@ -93,10 +93,12 @@ func (p *Plugin) adoptable(ctx context.Context, v *v1alpha1.PlinthVolume) error 
 	switch pv := behind[v.Name]; {
 	case v.DeletionTimestamp != nil:
 		return refuse("volume %s is being deleted", v.Name)
+	case v.Spec.ReleaseTo != "":
+		return refuse("volume %s was released to %s of pool %s and is a plain directory; import that again", v.Name, v.Spec.ReleaseTo, v.Spec.Pool)
 	case pv != "":
 		return refuse("volume %s has the PersistentVolume %s; delete its claim, and that with reclaim policy Retain, first: kubectl patch pv %s -p '{\"spec\":{\"persistentVolumeReclaimPolicy\":\"Retain\"}}'", v.Name, pv, pv)
 	case !v.Spec.Retained || v.Status.Size == nil:
-		return refuse("volume %s is %s and not Retained; `kubectl plinth list --phase Retained` shows those that can be adopted", v.Name, phase(v))
+		return refuse("volume %s is %s and not Retained; `kubectl plinth list --phase Retained` shows those that can be %s", v.Name, phase(v), done)
 	}
 	return nil
 }

@@ -81,10 +81,13 @@ func TestImport(t *testing.T) {
 			e.pod("before", claim)
 			await(e, pods, "before", "ready", ready)
 			e.mustSh("before", "echo theirs > /data/file && sync")
+			name := "imported-" + e.ns
+			importing := []string{"import", name, "--node", node, "--pool", pool, "--from", from, "--size", "32Mi", "--type", volumeType, "-n", e.ns}
+			e.refuses(importing, "plain-"+e.ns, "Retain")
 			e.leave("before", claim, "plain-"+e.ns)
 
-			name := "imported-" + e.ns
-			e.apply(fmt.Sprintf(importedVolume, name, node, pool, from, volumeType, e.ns))
+			e.Cleanup(func() { e.remove(plinthVols, name) })
+			e.prints(importing, at, "kubectl plinth adopt "+name)
 			await(e, plinthVols, name, "retained", retained)
 			if got := e.mustOnNode(node, "sh", "-c", "test -L "+at+" && cat "+at+"/file"); got != "theirs" {
 				t.Errorf("by its old path it has %q", got)
@@ -93,6 +96,7 @@ func TestImport(t *testing.T) {
 			e.claim(claim, keep, "32Mi", adopting(name))
 			e.pod("db-0", claim)
 			await(e, pods, "db-0", "ready", ready)
+			e.refuses([]string{"release", name, "--to", from}, "PersistentVolume")
 			if got := e.mustSh("db-0", "cat /data/file && echo ours > /data/file && sync"); got != "theirs" {
 				t.Errorf("imported, it has %q", got)
 			}
@@ -100,8 +104,9 @@ func TestImport(t *testing.T) {
 			e.leave("db-0", claim, pv)
 			await(e, plinthVols, name, "retained again", retained)
 
-			_, err := e.of(plinthVols).Patch(e.ctx, name, mergePatch, []byte(`{"spec":{"releaseTo":"`+from+`"}}`), metav1.PatchOptions{})
-			e.must(err, "release the volume")
+			releasing := []string{"release", name, "--to", from}
+			e.prints(releasing, at, "kubectl delete plinthvolume "+name)
+			e.prints(releasing, at)
 			await(e, plinthVols, name, "released", func(v *v1alpha1.PlinthVolume) error {
 				if v.Status.Phase != v1alpha1.VolumeReleased || v.Status.Path != at {
 					return fmt.Errorf("phase %s, path %s: %s", v.Status.Phase, v.Status.Path, v.Status.Message)
@@ -132,6 +137,45 @@ func (e *env) leave(pod, claim, pv string) {
 	e.awaitGone(claims, claim)
 	e.remove(volumes, pv)
 	e.awaitGone(volumes, pv)
+}
+
+// TestReleaseWaits: what is in the way of a release is named, and waited for.
+func TestReleaseWaits(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	node, pool := e.nodeNames()[0], e.directoryPool()
+	to := path.Join("released-"+e.ns, "data")
+	at := path.Join(e.poolOn(node, pool).Path, to)
+	t.Cleanup(func() { e.mustOnNode(node, "rm", "-rf", path.Dir(at)) })
+	e.claim("data", e.class(params{"pool": pool}, retaining, madeOn(node)), "32Mi")
+	v := e.volumeOf("data")
+	e.remove(claims, "data")
+	e.awaitGone(claims, "data")
+	e.remove(volumes, v.pv.Name)
+	await(e, plinthVols, v.Name, "retained", retained)
+	e.Cleanup(func() { e.remove(plinthVols, v.Name) })
+
+	e.refuses([]string{"release", v.Name, "--to", "volumes/" + v.Name + "-2"}, "Plinth's own")
+	e.prints([]string{"release", v.Name, "--to", at}, at)
+	waits := func(word string) {
+		e.Helper()
+		await(e, plinthVols, v.Name, "waiting", func(v *v1alpha1.PlinthVolume) error {
+			if !strings.Contains(v.Status.Message, word) {
+				return fmt.Errorf("phase %s: %q", v.Status.Phase, v.Status.Message)
+			}
+			return nil
+		})
+	}
+	waits("the directory above is not there")
+	e.mustOnNode(node, "mkdir", "-p", at)
+	waits("something is there")
+	e.mustOnNode(node, "rmdir", at)
+	await(e, plinthVols, v.Name, "released", func(v *v1alpha1.PlinthVolume) error {
+		if v.Status.Phase != v1alpha1.VolumeReleased || v.Status.Path != at {
+			return fmt.Errorf("phase %s, path %s: %s", v.Status.Phase, v.Status.Path, v.Status.Message)
+		}
+		return nil
+	})
 }
 
 // TestImportRefused: what cannot be imported says why, and goes with its object.
@@ -170,6 +214,7 @@ func TestImportRefused(t *testing.T) {
 		"an absolute path":        manifest("/etc"),
 		"a hidden directory":      manifest(".plinth/volumes"),
 		"a Block volume":          strings.Replace(manifest("x"), "Filesystem", "Block", 1),
+		"a release into Plinth's": manifest("x") + "  releaseTo: volumes/y\n",
 		"a release of one in use": strings.Replace(manifest("x"), "retained: true", "releaseTo: y", 1),
 	} {
 		u := &unstructured.Unstructured{}

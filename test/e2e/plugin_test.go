@@ -56,6 +56,18 @@ func (e *env) prints(args []string, words ...string) string {
 	return out
 }
 
+// refuses runs the plugin, which has to fail and say all of the words.
+func (e *env) refuses(args []string, words ...string) {
+	e.Helper()
+	out, err := e.plinth(args...)
+	if err == nil {
+		e.Fatalf("kubectl plinth %s: %s", strings.Join(args, " "), out)
+	}
+	if err := says(err.Error(), words); err != nil {
+		e.Errorf("kubectl plinth %s: %v", strings.Join(args, " "), err)
+	}
+}
+
 // TestPlugin: kubectl plinth shows what there is, and hands a retained volume
 // on to a new claim, of another namespace only when that is said.
 func TestPlugin(t *testing.T) {
@@ -79,17 +91,7 @@ func TestPlugin(t *testing.T) {
 	e.prints([]string{"snapshots", "-o", "yaml"}, "kind: List")
 
 	adopt := []string{"adopt", v.Name, "--claim", e.ns + "/again"}
-	refused := func(args []string, words ...string) {
-		t.Helper()
-		out, err := e.plinth(args...)
-		if err == nil {
-			t.Fatalf("kubectl plinth %s: %s", strings.Join(args, " "), out)
-		}
-		if err := says(err.Error(), words); err != nil {
-			t.Error(err)
-		}
-	}
-	refused(adopt, v.pv.Name, "Retain")
+	e.refuses(adopt, v.pv.Name, "Retain")
 	e.remove(claims, "data")
 	e.awaitGone(claims, "data")
 	e.remove(volumes, v.pv.Name)
@@ -97,10 +99,10 @@ func TestPlugin(t *testing.T) {
 
 	e.prints([]string{"list", "--phase", "Retained"}, v.Name)
 	foreign := []string{"adopt", v.Name, "--claim", other.ns + "/theirs"}
-	refused(foreign, "--allow-namespace", e.ns)
-	refused([]string{"adopt", "nosuch", "--claim", e.ns + "/x"}, "kubectl plinth list")
-	refused([]string{"list", "-o", "wide"}, "json or yaml")
-	refused([]string{"list", "--context", "nosuch"}, "nosuch")
+	e.refuses(foreign, "--allow-namespace", e.ns)
+	e.refuses([]string{"adopt", "nosuch", "--claim", e.ns + "/x"}, "kubectl plinth list")
+	e.refuses([]string{"list", "-o", "wide"}, "json or yaml")
+	e.refuses([]string{"list", "--context", "nosuch"}, "nosuch")
 	e.prints(append(adopt, "--dry-run"), "plinth.dev/adopt: "+v.Name, "kind: PersistentVolumeClaim")
 	e.prints(append(adopt, "--size", "16Mi"), "created")
 	e.prints(adopt, "already")

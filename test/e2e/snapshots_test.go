@@ -64,9 +64,10 @@ func TestSnapshotRestoreClone(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		backend, size, fsType string
+		twice, fits, over     string
 	}{
-		{"btrfs", "32Mi", ""},
-		{"image", "320Mi", "xfs"},
+		{"btrfs", "32Mi", "", "64Mi", "48M", "80M"},
+		{"image", "320Mi", "xfs", "640Mi", "480M", "800M"},
 	} {
 		t.Run(c.backend, func(t *testing.T) {
 			t.Parallel()
@@ -105,9 +106,13 @@ func TestSnapshotRestoreClone(t *testing.T) {
 			e.remove(pods, "writer")
 			e.remove(claims, "data")
 			e.awaitFreed(source)
-			e.claim("later", class, c.size, restoring("first"))
+			e.claim("later", class, c.twice, restoring("first"))
 			e.pod("later", "later")
 			await(e, pods, "later", "ready", ready)
+			e.mustSh("later", "fallocate -l "+c.fits+" /data/large")
+			if out, err := e.sh("later", "fallocate -l "+c.over+" /data/larger"); err == nil {
+				t.Errorf("%s went onto a volume of %s: %s", c.over, c.twice, out)
+			}
 			if got := e.mustSh("later", "cat /data/file"); got != "one" {
 				t.Errorf("without its volume the snapshot gives %q", got)
 			}

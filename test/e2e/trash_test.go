@@ -20,17 +20,6 @@ func trashed(v *v1alpha1.PlinthVolume) error {
 	return nil
 }
 
-// keepUntil changes how long a volume stays in the trash; nil takes it out.
-func (e *env) keepUntil(name string, until *time.Time) {
-	e.Helper()
-	text := "null"
-	if until != nil {
-		text = `"` + until.UTC().Format(time.RFC3339) + `"`
-	}
-	_, err := e.of(plinthVols).Patch(e.ctx, name, mergePatch, []byte(`{"spec":{"trashedUntil":`+text+`}}`), metav1.PatchOptions{})
-	e.must(err, "change how long "+name+" is kept")
-}
-
 // TestTrash: a deleted claim's volume waits in the trash with its data and its
 // promise of bytes. From there a new claim takes it, it can be undeleted, and
 // when its time is over it is freed.
@@ -59,6 +48,7 @@ func TestTrash(t *testing.T) {
 			e.claim("second", class, "32Mi", adopting(v.Name))
 			e.pod("second", "second")
 			await(e, pods, "second", "ready", ready)
+			e.refuses([]string{"undelete", v.Name}, "not in the trash", "--phase Trashed")
 			if got := e.mustSh("second", "cat /data/file"); got != "kept" {
 				t.Errorf("taken out of the trash with %q", got)
 			}
@@ -72,14 +62,18 @@ func TestTrash(t *testing.T) {
 			e.remove(claims, "second")
 			await(e, plinthVols, v.Name, "in the trash again", trashed)
 
-			e.keepUntil(v.Name, nil)
+			undelete := []string{"undelete", v.Name}
+			e.prints([]string{"list", "--phase", "Trashed"}, v.Name)
+			e.prints(undelete, "kubectl plinth adopt "+v.Name)
 			await(e, plinthVols, v.Name, "undeleted", retained)
+			e.prints(undelete, "not in the trash")
 			_, err := e.of(plinthVols).Patch(e.ctx, v.Name, mergePatch, []byte(`{"spec":{"retained":false,"trashedUntil":"2030-01-01T00:00:00Z"}}`), metav1.PatchOptions{})
 			if err == nil {
 				t.Error("a volume can be in the trash and in use")
 			}
-			now := time.Now()
-			e.keepUntil(v.Name, &now)
+			now := time.Now().UTC().Format(time.RFC3339)
+			_, err = e.of(plinthVols).Patch(e.ctx, v.Name, mergePatch, []byte(`{"spec":{"trashedUntil":"`+now+`"}}`), metav1.PatchOptions{})
+			e.must(err, "put "+v.Name+" into the trash until now")
 			e.awaitGone(plinthVols, v.Name)
 			e.awaitFreed(v)
 		})

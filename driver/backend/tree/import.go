@@ -109,7 +109,7 @@ func (b *Tree) release(ctx context.Context, id volume.ID, name string) error {
 	}
 	// Where nothing is a link comes first, so that one way is left.
 	if err := b.files.Link(place, name); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: something is there; name a place where nothing is", volume.ErrExists)
+		return fmt.Errorf("%w: something is there; move it away", volume.ErrExists)
 	} else if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: the directory above is not there; make it first", volume.ErrInvalid)
 	} else if err != nil {

@@ -134,6 +134,7 @@ type PlinthVolumeSpec struct {
 	ImportFrom string `json:"importFrom,omitempty"`
 	// ReleaseTo is the directory below the pool's path that a retained volume is
 	// to become, in place. An administrator writes it.
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^(volumes|snapshots|paths)(/|$)')",message="that is a place of Plinth's own"
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`
 	// +optional

@@ -26,6 +26,7 @@ type engine struct {
 	pools   []volume.PoolStatus
 	plain   bool  // it has no attributes
 	room    int64 // what a volume can grow to, in bytes; 0 is no bound
+	cut     int   // how many snapshots of groups were taken
 	calls   []string
 }
 
@@ -163,6 +164,7 @@ func (e *engine) CreateGroup(_ context.Context, r volume.GroupRequest) (g volume
 		for _, of := range r.Volumes {
 			id, name := volume.MemberID(r.Name, of)
 			if _, ok := e.snaps[id]; !ok {
+				e.cut++
 				e.snaps[id] = volume.Snapshot{ID: id, Name: name, Volume: of, Group: r.ID, Size: 1 << 30, CreatedAt: g.CreatedAt}
 			}
 			g.Snapshots = append(g.Snapshots, e.progress(id))

@@ -67,8 +67,8 @@ func TestGroupTakenWhole(t *testing.T) {
 	removeSnapshot(t, m, two)
 	untilSnapshot(t, m, two, snapshotGone)
 	untilSnapshot(t, m, one, snapshotGone)
-	if n := e.count("group"); n != 1 {
-		t.Errorf("taken %d times", n)
+	if e.cut != 2 { // however often it was asked for: the agent may not have heard yet that it was taken
+		t.Errorf("%d snapshots were taken", e.cut)
 	}
 	if len(e.snaps) != 0 {
 		t.Errorf("left: %v", e.snaps)

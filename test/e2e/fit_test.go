@@ -69,6 +69,21 @@ func (e *env) leaveRoom(pool string, all int, size int64) map[string]int {
 	e.Helper()
 	names := e.nodeNames()
 	slots := map[string]int{}
+	there := map[string]int32{}
+	for _, v := range list[v1alpha1.PlinthVolume](e, plinthVols) {
+		if v.Spec.Pool == pool {
+			there[v.Spec.NodeName]++
+		}
+	}
+	for _, n := range names {
+		// What was freed a moment ago may not be told yet, and would be room too many.
+		await(e, plinthNodes, n, "telling what was freed", func(node *v1alpha1.PlinthNode) error {
+			if p := poolNamed(node, pool); p == nil || p.Volumes != there[n] {
+				return fmt.Errorf("pool %s is %+v, should have %d volumes", pool, p, there[n])
+			}
+			return nil
+		})
+	}
 	for i, n := range names {
 		slots[n] = all / len(names)
 		if i < all%len(names) {

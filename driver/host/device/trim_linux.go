@@ -33,6 +33,9 @@ func Trims(f *os.File) (bool, error) {
 // Trim makes the filesystem that f is on discard all its free blocks, after
 // what was freed is durably free (FITRIM, as fstrim(8)).
 func Trim(f *os.File) error {
+	if err := flushInactive(f); err != nil {
+		return err
+	}
 	if err := unix.Syncfs(int(f.Fd())); err != nil {
 		return fmt.Errorf("sync the filesystem of %s: %w", f.Name(), err)
 	}

@@ -35,7 +35,7 @@ func (p *Provisioner) Delete(ctx context.Context, pv *corev1.PersistentVolume) e
 		return fmt.Errorf("%w: %w; so it is not what PersistentVolume %s stands for, and is not deleted with it; set the reclaim policy to Retain and delete the PersistentVolume", volume.ErrInvalid, err, pv.Name)
 	}
 	if v.DeletionTimestamp == nil && v.Spec.TrashKeep != nil && v.Status.Size != nil {
-		return p.throwAway(ctx, name)
+		return p.throwAway(ctx, pv, name)
 	}
 	if v.DeletionTimestamp == nil {
 		if err := p.view.DeleteVolume(ctx, v); err != nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
@@ -51,12 +52,16 @@ func (c *Class) keep() *metav1.Duration {
 }
 
 // throwAway puts a volume into the trash in place of deleting it, once: one that
-// somebody has taken out again before its PersistentVolume was gone stays out.
-func (p *Provisioner) throwAway(ctx context.Context, name string) error {
+// somebody has taken out again before its PersistentVolume was gone stays out,
+// and so does one that another claim has adopted since.
+func (p *Provisioner) throwAway(ctx context.Context, pv *corev1.PersistentVolume, name string) error {
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		v, err := p.view.GetVolume(ctx, name) // the view may be behind
-		if err != nil || v.Spec.Retained {
+		if err != nil || v.Spec.Retained || v.Spec.TrashKeep == nil {
 			return err
+		}
+		if ref := pv.Spec.ClaimRef; ref != nil && v.Spec.ClaimUID != "" && string(ref.UID) != v.Spec.ClaimUID {
+			return nil
 		}
 		until := metav1.NewTime(time.Now().Add(v.Spec.TrashKeep.Duration + time.Second - 1).Truncate(time.Second)) // the API has whole seconds
 		if err := p.view.TrashVolume(ctx, v, until); err != nil {

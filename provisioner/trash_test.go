@@ -11,21 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
-	"github.com/plinth-csi/plinth/provisioner/keeptime"
 	"github.com/plinth-csi/plinth/provisioner/ledger"
 )
-
-func TestParseKeep(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"24h": 24 * time.Hour, "7d": 7 * 24 * time.Hour, "1d12h30m": 36*time.Hour + 30*time.Minute, "1s": time.Second, "3650d": keeptime.Max,
-		"": 0, "7": 0, "0s": 0, "500ms": 0, "-1h": 0, "1d-1h": 0, "-1d": 0, "3651d": 0, "1w": 0, "d": 0, "1.5d": 0, "99999999d": 0, "1h2d": 0,
-	} {
-		got, err := parseKeep(text)
-		if got != want || (err == nil) != (want > 0) {
-			t.Errorf("%q: %v, %v", text, got, err)
-		}
-	}
-}
 
 func TestTrashParameters(t *testing.T) {
 	for _, tc := range []struct {
@@ -123,6 +110,26 @@ func TestUndelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.until("pvc-uid-c", func(v *v1alpha1.PlinthVolume) bool { return v.DeletionTimestamp != nil })
+}
+
+// TestThrowAwayAdopted: what another claim has adopted is not thrown away with
+// the PersistentVolume of the claim that had it, whatever the view still says.
+func TestThrowAwayAdopted(t *testing.T) {
+	for _, keep := range []*metav1.Duration{nil, {Duration: time.Hour}} {
+		m := &ledger.Memory{}
+		v := made(t, m, "c", "n1")
+		if _, err := m.AssignVolume(t.Context(), v, ledger.Holder{Namespace: "default", Name: "heir", UID: "uid-heir", Class: "sc", TrashKeep: keep}); err != nil {
+			t.Fatal(err)
+		}
+		pv := csiVolume(v.Name, testDriver, v.Name)
+		pv.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "default", Name: "c", UID: "uid-c"}
+		if err := setUp(t, m).provisioner.throwAway(t.Context(), pv, v.Name); err != nil {
+			t.Fatal(err)
+		}
+		if now, err := m.GetVolume(t.Context(), v.Name); err != nil || now.Spec.TrashedUntil != nil || now.Spec.Retained {
+			t.Errorf("keep %v: %+v, %v", keep, now, err)
+		}
+	}
 }
 
 // TestTrashBehind: one that was changed a moment ago is looked at again in a

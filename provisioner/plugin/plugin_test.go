@@ -26,6 +26,19 @@ type bed struct {
 	out, errs bytes.Buffer
 }
 
+// refused reports whether a test wanted an error that says something, and ends
+// it if that is not what there is.
+func refused(t *testing.T, err error, says string) bool {
+	t.Helper()
+	switch {
+	case says == "" && err != nil:
+		t.Fatal(err)
+	case says != "" && (err == nil || !strings.Contains(err.Error(), says)):
+		t.Fatalf("%v does not say %q", err, says)
+	}
+	return says != ""
+}
+
 func setUp(t *testing.T, objects ...runtime.Object) *bed {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -243,14 +256,8 @@ func TestAdopt(t *testing.T) {
 			if n := b.writes(); n != c.writes {
 				t.Errorf("%d writes, want %d", n, c.writes)
 			}
-			if c.says != "" {
-				if err == nil || !strings.Contains(err.Error(), c.says) {
-					t.Fatalf("%v does not say %q", err, c.says)
-				}
+			if refused(t, err, c.says) {
 				return
-			}
-			if err != nil {
-				t.Fatal(err)
 			}
 			now, err := b.volume(t.Context(), "old")
 			if err != nil || now.Annotations[v1alpha1.AnnotationAdopters] != c.adopter {

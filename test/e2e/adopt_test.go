@@ -44,12 +44,7 @@ func TestRetainAndAdopt(t *testing.T) {
 			old := e.volumeOf("first")
 			e.remove(pods, "first")
 			e.remove(claims, "first")
-			await(e, volumes, old.Name, "released", func(pv *corev1.PersistentVolume) error {
-				if pv.Status.Phase != corev1.VolumeReleased {
-					return fmt.Errorf("phase %s", pv.Status.Phase)
-				}
-				return nil
-			})
+			await(e, volumes, old.Name, "released", released)
 			// Not before: its PersistentVolume may still be bound by hand. Steering tells
 			// so, or the provisioner if the scheduler has been faster.
 			e.claim("early", keep, "32Mi", adopting(old.Name))

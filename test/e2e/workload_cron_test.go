@@ -91,9 +91,10 @@ func (e *env) removeSnapshots() {
 // jobNames lists the Jobs of a CronJob.
 func (e *env) jobNames(cronJob string) []string {
 	e.Helper()
+	owner := get[batchv1.CronJob](e, cronJobs, cronJob)
 	var names []string
 	for _, j := range list[batchv1.Job](e, jobs) {
-		if metav1.IsControlledBy(j, get[batchv1.CronJob](e, cronJobs, cronJob)) {
+		if metav1.IsControlledBy(j, owner) {
 			names = append(names, j.Name)
 		}
 	}

@@ -1,7 +1,6 @@
 package device
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -41,7 +40,7 @@ func flushInactive(f *os.File) error {
 	}
 	which := eofBlocks{version: eofVersion, flags: eofMinFileSize, minFileSize: math.MaxInt64}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), freeEOFBlocks, uintptr(unsafe.Pointer(&which)))
-	if errno != 0 && !errors.Is(errno, unix.ENOTTY) {
+	if errno != 0 {
 		return fmt.Errorf("wait for what was removed from the filesystem of %s: %w", f.Name(), errno)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/plinth-csi/plinth/driver/backend/tree"
 	"github.com/plinth-csi/plinth/driver/host/beneath"
 	"github.com/plinth-csi/plinth/driver/host/clone"
+	"github.com/plinth-csi/plinth/driver/host/device"
 	"github.com/plinth-csi/plinth/driver/host/mount"
 	"github.com/plinth-csi/plinth/driver/host/quota"
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -182,12 +183,7 @@ func (m *plain) Free(ctx context.Context, name string) error {
 		}
 		return err
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
-		return err
-	}
-	// btrfs frees with its next transaction, XFS and ext4 as they unlink.
-	return unix.Syncfs(int(m.dir.File().Fd()))
+	return device.AwaitFreed(m.dir.File())
 }
 
 // Include implements tree.Keeper.

@@ -190,9 +190,8 @@ func (m *machine) Extend(name string, size int64, thick bool) error {
 	return loop.Resize(d)
 }
 
-// Free cuts the file to nothing first: XFS frees what is unlinked in the
-// background, and these bytes are to be free now. btrfs frees with its next
-// transaction, which is made to happen.
+// Free cuts the file to nothing first: nothing is freed by unlinking what is
+// open, as it is here.
 func (m *machine) Free(name string) error {
 	f, _, err := m.open(name, unix.O_WRONLY)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -214,11 +213,7 @@ func (m *machine) Free(name string) error {
 	if err := m.dir.Remove(name); err != nil {
 		return err
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(m.dir.File().Fd()), &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
-		return err
-	}
-	return unix.Syncfs(int(m.dir.File().Fd()))
+	return device.AwaitFreed(m.dir.File())
 }
 
 // Names implements host.

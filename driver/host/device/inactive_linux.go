@@ -25,19 +25,29 @@ const (
 	freeEOFBlocks = 0x8080583a
 )
 
-// flushInactive returns when the blocks of what was removed from the filesystem
-// that f is on are free. XFS frees those of a removed file a while after
-// unlink(2), which no sync waits for (since Linux 5.14). The call that gives
-// speculative preallocations back does, after a walk that here finds nothing:
-// no file is that large. Other filesystems have freed them.
-func flushInactive(f *os.File) error {
+// AwaitFreed returns when the blocks of what was removed from the filesystem
+// that f is on are free, which is a while after unlink(2): on btrfs with its
+// next transaction, which is made to happen. XFS does it in the background, and
+// no sync waits for it (since Linux 5.14); the call that gives speculative
+// preallocations back does, after a walk that here finds nothing, for no file
+// is that large. The others have freed them.
+func AwaitFreed(f *os.File) error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return fmt.Errorf("ask for the kind of the filesystem of %s: %w", f.Name(), err)
 	}
-	if st.Type != unix.XFS_SUPER_MAGIC {
-		return nil
+	switch st.Type {
+	case unix.XFS_SUPER_MAGIC:
+		return flushInactive(f)
+	case unix.BTRFS_SUPER_MAGIC:
+		if err := unix.Syncfs(int(f.Fd())); err != nil {
+			return fmt.Errorf("sync the filesystem of %s: %w", f.Name(), err)
+		}
 	}
+	return nil
+}
+
+func flushInactive(f *os.File) error {
 	which := eofBlocks{version: eofVersion, flags: eofMinFileSize, minFileSize: math.MaxInt64}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), freeEOFBlocks, uintptr(unsafe.Pointer(&which)))
 	if errno != 0 {

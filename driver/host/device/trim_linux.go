@@ -33,7 +33,7 @@ func Trims(f *os.File) (bool, error) {
 // Trim makes the filesystem that f is on discard all its free blocks, after
 // what was freed is durably free (FITRIM, as fstrim(8)).
 func Trim(f *os.File) error {
-	if err := flushInactive(f); err != nil {
+	if err := AwaitFreed(f); err != nil {
 		return err
 	}
 	if err := unix.Syncfs(int(f.Fd())); err != nil {

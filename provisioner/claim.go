@@ -22,12 +22,15 @@ import (
 // order is what one claim asks for: its class, read, and what that means for
 // a place.
 type order struct {
-	name  string // of the PlinthVolume and the PersistentVolume
+	name  string // of the PersistentVolume
 	claim *corev1.PersistentVolumeClaim
 	class Class
 	sc    *storagev1.StorageClass
 	place placement.Request
 	from  volume.Content // what it starts with
+	// volume is the name of its new PlinthVolume: the PersistentVolume's, unless
+	// one of that name was lost before it was made (see successor).
+	volume string
 	// adopts is the PlinthVolume that the claim is to have, "" for a new one.
 	adopts string
 	// attributes are those of the claim's VolumeAttributesClass.
@@ -43,7 +46,7 @@ func read(driver, name string, claim *corev1.PersistentVolumeClaim, sc *storagev
 	if err != nil {
 		return order{}, err
 	}
-	o := order{name: name, claim: claim, class: class, sc: sc, adopts: claim.Annotations[AnnotationAdopt]}
+	o := order{name: name, volume: name, claim: claim, class: class, sc: sc, adopts: claim.Annotations[AnnotationAdopt]}
 	o.place = placement.Request{
 		Size:       sizeOf(claim),
 		Mode:       volume.Filesystem,
@@ -125,7 +128,7 @@ func onlyRead(modes []volume.AccessMode) bool {
 
 // intent is the PlinthVolume for an order that has a place.
 func (o *order) intent(at placement.Choice) *v1alpha1.PlinthVolume {
-	v := newVolume(o.name, o.place, at)
+	v := newVolume(o.volume, o.place, at)
 	spec := o.class.Make
 	spec.Attributes = o.attributes
 	ledger.MakeAs(&v.Spec, spec)

@@ -129,9 +129,9 @@ func because(v *v1alpha1.PlinthVolume) string {
 	return ": " + v.Status.Message
 }
 
-// waitingFor says what the claim of an unsettled volume waits for. Its name is
-// taken by the volume on that node, so it is never tried on another while
-// nobody knows what that node has done (promise 9).
+// waitingFor says what the claim of an unsettled volume waits for. It is never
+// tried on another node while nobody knows what that one has done (promise 9),
+// unless that was declared gone.
 func (c *core) waitingFor(v *v1alpha1.PlinthVolume) string {
 	todo := "make the volume in pool " + v.Spec.Pool
 	if v.DeletionTimestamp != nil {

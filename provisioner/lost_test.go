@@ -3,6 +3,7 @@ package provisioner
 import (
 	"errors"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
@@ -73,5 +74,90 @@ func TestSharedOutlivesItsNode(t *testing.T) {
 	}
 	if b.provisioner.lost(v) {
 		t.Error("a volume of a shared pool is lost")
+	}
+}
+
+// A volume that was to be made on a node that is declared gone is made on
+// another one; what it has there is a tombstone, whose name is taken.
+func TestUnmadeOnGoneNode(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		selected string
+		answer   func(*v1alpha1.PlinthVolume) *v1alpha1.PlinthVolumeStatus // what the node has said before
+		again    bool                                                      // the machine comes back
+	}{
+		{name: "wherever", answer: silent},
+		{name: "on the node of the scheduler's choice", selected: "n1", answer: silent},
+		{name: "made and given to nobody", answer: makes},
+		{name: "refused", answer: refuses(v1alpha1.ReasonUnsupported)},
+		{name: "and the machine comes back", answer: silent, again: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := &ledger.Memory{}
+			c, sc := claim("c", "1Gi"), class("sc", nil)
+			b := setUp(t, m, c, sc, readyNode("n1"), readyNode("n2"))
+			reports(t, m, "n1", btrfs("a", "9Gi"))
+			reports(t, m, "n2", btrfs("a", "5Gi"))
+			b.seen(2)
+			b.provisioner.patience = 0
+			w := b.listen()
+			if _, _, err := b.provision(c, sc, tc.selected); !rests(err) {
+				t.Fatal(err)
+			}
+			first, err := m.GetVolume(t.Context(), "pvc-uid-c")
+			if err != nil || first.Spec.NodeName != "n1" {
+				t.Fatalf("%+v, %v", first, err)
+			}
+			status := tc.answer(first)
+			if status != nil {
+				first.Status = *status
+				if _, err := m.UpdateVolumeStatus(t.Context(), first); err != nil {
+					t.Fatal(err)
+				}
+				w.next(t)
+			}
+			if err := b.client.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if status == nil {
+				if key := w.next(t); key != string(c.UID) {
+					t.Fatalf("woken: %s", key)
+				}
+			}
+			for !b.provisioner.lost(first) {
+				<-b.stirred()
+			}
+			b.provisioner.patience = time.Minute
+			(&fakeNode{name: "n2", answer: makes}).run(t, m)
+			pv, state, err := b.provision(c, sc, tc.selected)
+			if tc.selected != "" {
+				if state != controller.ProvisioningReschedule {
+					t.Fatalf("%s, %v", state, err)
+				}
+				pv, state, err = b.provision(c, sc, "n2")
+			}
+			if err != nil || state != controller.ProvisioningFinished || pv.Name != "pvc-uid-c" || pv.Spec.CSI.VolumeHandle != "pvc-uid-c-2" {
+				t.Fatalf("%+v, %s, %v", pv, state, err)
+			}
+			if v, err := m.GetVolume(t.Context(), "pvc-uid-c-2"); err != nil || v.Spec.NodeName != "n2" {
+				t.Errorf("%+v, %v", v, err)
+			}
+			first, err = m.GetVolume(t.Context(), "pvc-uid-c")
+			if err != nil || first.DeletionTimestamp == nil {
+				t.Fatalf("its tombstone: %+v, %v", first, err)
+			}
+			if tc.again { // and clears it away: the claim has the other one
+				if err := m.ReleaseVolume(t.Context(), first); err != nil {
+					t.Fatal(err)
+				}
+				b.until("pvc-uid-c", gone)
+				if pv, _, err := b.provision(c, sc, ""); err != nil || pv.Spec.CSI.VolumeHandle != "pvc-uid-c-2" {
+					t.Errorf("%+v, %v", pv, err)
+				}
+			}
+			if n := m.Writes("CreateVolume"); n != 2 {
+				t.Errorf("%d volumes were written", n)
+			}
+		})
 	}
 }

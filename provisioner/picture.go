@@ -182,6 +182,8 @@ func (p *picture) nodes(names []string) []placement.Node {
 		n := placement.Node{Name: name, Pools: p.withShared(r), Away: p.away(name)}
 		if node := p.node(name); node != nil {
 			n.Labels = node.Labels
+		} else {
+			n.Gone = true
 		}
 		out = append(out, n)
 	}

@@ -28,6 +28,8 @@ const selectedNode = "volume.kubernetes.io/selected-node"
 const (
 	eventFailed = "ProvisioningFailed"
 	eventPlaced = "VolumePlaced"
+	// eventNodeGone: the volume of a claim is placed anew.
+	eventNodeGone = "NodeGone"
 )
 
 // lookups are what the provisioner reads besides the ledger, all from caches.
@@ -83,13 +85,22 @@ func (p *Provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 			return p.notPlaced(&w, err)
 		}
 		written := v
-		if v, err = p.await(ctx, v, cached, p.patience, settled); err != nil {
-			return nil, controller.ProvisioningNoChange, err
+		if !p.forsaken(&w, v) {
+			if v, err = p.await(ctx, v, cached, p.patience, settled); err != nil {
+				return nil, controller.ProvisioningNoChange, err
+			}
+			if !settled(v) {
+				v = p.rest(&w, v, !cached && v == written)
+			}
+		}
+		if p.forsaken(&w, v) {
+			if err := p.bury(ctx, &w, v); err != nil {
+				return nil, controller.ProvisioningNoChange, err
+			}
+			continue
 		}
 		if !settled(v) {
-			if v = p.rest(&w, v, !cached && v == written); !settled(v) {
-				return nil, controller.ProvisioningNoChange, &controller.IgnoredError{Reason: p.waitingFor(v)}
-			}
+			return nil, controller.ProvisioningNoChange, &controller.IgnoredError{Reason: p.waitingFor(v)}
 		}
 		switch {
 		case gone(v): // an earlier attempt has been cleared away
@@ -113,7 +124,8 @@ func (p *Provisioner) findOrWrite(ctx context.Context, w *order) (v *v1alpha1.Pl
 	if w.adopts != "" {
 		return p.adopt(ctx, w)
 	}
-	if v, ok := p.view.Volume(w.name); ok {
+	w.volume = p.successor(w.name, w.claim.UID)
+	if v, ok := p.view.Volume(w.volume); ok {
 		return v, true, p.mine(w, v)
 	}
 	if c := p.lookup.claim(w.claim.Namespace, w.claim.Name); c == nil || c.UID != w.claim.UID {
@@ -122,7 +134,7 @@ func (p *Provisioner) findOrWrite(ctx context.Context, w *order) (v *v1alpha1.Pl
 	if err := p.begin(ctx, w); err != nil {
 		return nil, false, err
 	}
-	p.resting.writing(w.name)
+	p.resting.writing(w.volume)
 	v, at, err := p.write(ctx, w.place, w.intent)
 	if err != nil {
 		return nil, false, err
@@ -161,7 +173,7 @@ var errClaimGone = errors.New("the claim is gone")
 // returns v as it is after that was arranged: a change before is seen here, a
 // change after wakes the claim. unseen says that the watch has not brought v yet.
 func (p *Provisioner) rest(w *order, v *v1alpha1.PlinthVolume, unseen bool) *v1alpha1.PlinthVolume {
-	p.resting.put(w.claim, v.Name)
+	p.resting.put(w.claim, v)
 	if p.lookup.claim(w.claim.Namespace, w.claim.Name) == nil {
 		p.orphaned(v.Name) // it went after it was looked up: there is nobody to wake
 	}

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
 
 // remindAfter is how long a claim may rest before its user is told what it
@@ -32,6 +34,7 @@ type resting struct {
 type restingClaim struct {
 	claim  *corev1.PersistentVolumeClaim
 	volume string
+	node   string
 	since  time.Time
 	told   string
 }
@@ -40,10 +43,10 @@ func newResting() *resting {
 	return &resting{claims: map[types.UID]restingClaim{}, unpublished: map[string]bool{}}
 }
 
-func (r *resting) put(claim *corev1.PersistentVolumeClaim, volume string) {
+func (r *resting) put(claim *corev1.PersistentVolumeClaim, v *v1alpha1.PlinthVolume) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.claims[claim.UID] = restingClaim{claim: claim, volume: volume, since: time.Now()}
+	r.claims[claim.UID] = restingClaim{claim: claim, volume: v.Name, node: v.Spec.NodeName, since: time.Now()}
 }
 
 // has says whether a claim rests: there is nothing to do for it.
@@ -83,6 +86,19 @@ func (r *resting) never(volume string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.unpublished[volume]
+}
+
+// takeOn ends the rest of the claims that wait for a node, and returns them.
+func (r *resting) takeOn(node string) (taken []types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for uid, c := range r.claims {
+		if c.node == node {
+			delete(r.claims, uid)
+			taken = append(taken, uid)
+		}
+	}
+	return taken
 }
 
 // long returns the claims that have rested for so long, and those that have

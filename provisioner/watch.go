@@ -174,9 +174,8 @@ func (c *Controller) claimGone(o any) {
 		c.provisioner.resting.take(claim.UID)
 		c.provisioner.limiter.Forget(string(claim.UID))
 		c.expander.forget(claim.UID)
-		c.chores.volume(volumeName(claim.UID))
-		if adopted := claim.Annotations[AnnotationAdopt]; adopted != "" {
-			c.chores.volume(adopted)
+		for _, v := range c.view.VolumesOf(string(claim.UID)) {
+			c.chores.volume(v.Name)
 		}
 	}
 }

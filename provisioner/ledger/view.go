@@ -11,8 +11,12 @@ import (
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
 
-// byNode indexes volumes by the node that makes them.
-const byNode = "node"
+// The indexes of volumes: by the node that makes them, and by the UID of the
+// claim that has them.
+const (
+	byNode  = "node"
+	byClaim = "claim"
+)
 
 // View is the controller's picture of the whole ledger, kept by two watches.
 // What it returns is shared and must not be changed.
@@ -35,7 +39,7 @@ type subject struct{ kind, name string }
 func NewView(s Store) (*View, error) {
 	v := &View{
 		Store:   s,
-		volumes: cache.NewSharedIndexInformer(s.WatchVolumes(""), &v1alpha1.PlinthVolume{}, 0, cache.Indexers{byNode: nodeOf}),
+		volumes: cache.NewSharedIndexInformer(s.WatchVolumes(""), &v1alpha1.PlinthVolume{}, 0, cache.Indexers{byNode: nodeOf, byClaim: claimOf}),
 		snaps:   cache.NewSharedIndexInformer(s.WatchSnapshots(""), &v1alpha1.PlinthSnapshot{}, 0, cache.Indexers{}),
 		nodes:   cache.NewSharedIndexInformer(s.WatchNodes(""), &v1alpha1.PlinthNode{}, 0, cache.Indexers{}),
 		waiting: map[subject]map[chan struct{}]struct{}{},
@@ -110,8 +114,14 @@ func (v *View) Volumes() []*v1alpha1.PlinthVolume {
 }
 
 // VolumesOn returns the volumes that a node makes, in no order.
-func (v *View) VolumesOn(node string) []*v1alpha1.PlinthVolume {
-	found, err := v.volumes.GetIndexer().ByIndex(byNode, node)
+func (v *View) VolumesOn(node string) []*v1alpha1.PlinthVolume { return v.indexed(byNode, node) }
+
+// VolumesOf returns the volumes that the claim with a UID has, or that were to
+// be made for it, in no order.
+func (v *View) VolumesOf(uid string) []*v1alpha1.PlinthVolume { return v.indexed(byClaim, uid) }
+
+func (v *View) indexed(index, value string) []*v1alpha1.PlinthVolume {
+	found, err := v.volumes.GetIndexer().ByIndex(index, value)
 	if err != nil {
 		return nil
 	}
@@ -216,6 +226,13 @@ func Strip(o any) (any, error) {
 func nodeOf(o any) ([]string, error) {
 	if v, ok := o.(*v1alpha1.PlinthVolume); ok {
 		return []string{v.Spec.NodeName}, nil
+	}
+	return nil, nil
+}
+
+func claimOf(o any) ([]string, error) {
+	if v, ok := o.(*v1alpha1.PlinthVolume); ok && v.Spec.ClaimUID != "" {
+		return []string{v.Spec.ClaimUID}, nil
 	}
 	return nil, nil
 }

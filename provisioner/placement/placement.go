@@ -54,7 +54,9 @@ type Node struct {
 	// Away says why nothing new should be placed here unasked, such as "is
 	// not ready"; "" for a node in good order. A node that the request names
 	// is not judged by it.
-	Away  string
+	Away string
+	// Gone: it is no node of the cluster, so nothing is placed here, asked or not.
+	Gone  bool
 	Pools []volume.PoolStatus
 }
 

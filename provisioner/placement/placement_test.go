@@ -157,6 +157,11 @@ func TestPlace(t *testing.T) {
 			want:  Choice{Node: "n1", Pool: "a", Among: 1},
 		},
 		{
+			name: "a node that is gone is not chosen even then", ask: Request{Size: gi, Nodes: []string{"n1"}},
+			nodes: []Node{{Name: "n1", Away: "is not a node of the cluster", Gone: true, Pools: []volume.PoolStatus{pool("a", 9*gi)}}},
+			says:  []string{"node n1: is not a node of the cluster"},
+		},
+		{
 			name: "an unavailable pool", ask: Request{Size: gi},
 			nodes: []Node{node("n1", pool("a", 9*gi, away))}, says: []string{"node n1", "pool a is unavailable: nothing is mounted at /mnt/a"},
 		},

@@ -144,7 +144,7 @@ func (f *Refusal) groups() string {
 func (r Request) refusesNode(n Node) Why {
 	no := func(reason Reason, detail string) Why { return Why{Node: n.Name, Reason: reason, Detail: detail} }
 	switch {
-	case n.Away != "" && len(r.Nodes) == 0:
+	case n.Gone || n.Away != "" && len(r.Nodes) == 0:
 		return no(NodeAway, n.Away)
 	case !r.topologyHolds(n):
 		return no(NodeAway, "is outside the allowedTopologies of the StorageClass")

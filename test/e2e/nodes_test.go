@@ -200,10 +200,33 @@ func TestNodeDown(t *testing.T) { // alone: it takes a node away
 	}
 }
 
+// placeOn has the scheduler choose a node that is off, and does not know it yet,
+// for a pod "placed" and its claim, and returns the name of the volume that is
+// not made.
+func (e *env) placeOn(node, class string) string {
+	e.Helper()
+	for _, n := range e.nodeNames() {
+		if n != node {
+			e.kubectl("cordon", n)
+			defer e.kubectl("uncordon", n)
+		}
+	}
+	e.claim("placed", class, "32Mi")
+	e.pod("placed", "placed")
+	name := "pvc-" + string(get[corev1.PersistentVolumeClaim](e, claims, "placed").UID)
+	await(e, plinthVols, name, "placed on node "+node, func(v *v1alpha1.PlinthVolume) error {
+		if v.Spec.NodeName != node {
+			return fmt.Errorf("it is on %s", v.Spec.NodeName)
+		}
+		return nil
+	})
+	return name
+}
+
 // TestNodeGone: deleting the Node of a machine that is off says that it is no
 // more. Its PlinthNode and its capacity go, claims that are deleted let go at
-// once of what they had there, and so do snapshots; what it made in a shared
-// pool is another node's. Should the machine come back all the same, it frees
+// once of what they had there, and so do snapshots; what it was to make is made
+// elsewhere, and what it made in a shared pool is another node's. Should the machine come back all the same, it frees
 // what was deleted, and what was not is there.
 func TestNodeGone(t *testing.T) { // alone: it takes a node away
 	e := newEnv(t)
@@ -231,6 +254,7 @@ func TestNodeGone(t *testing.T) { // alone: it takes a node away
 		e.awaitPools(node)
 	})
 	e.power("kill", node)
+	unmade := e.placeOn(node, class)
 	before := get[corev1.Node](e, nodes, node)
 	e.remove(claims, "local-btrfs") // this one waits, until
 	e.remove(nodes, node)
@@ -251,6 +275,12 @@ func TestNodeGone(t *testing.T) { // alone: it takes a node away
 		}
 	}
 	e.awaitGone(snapshots, "snapshot")
+	placed := await(e, pods, "placed", "on another node", ready).Spec.NodeName
+	pv := get[corev1.PersistentVolume](e, volumes, get[corev1.PersistentVolumeClaim](e, claims, "placed").Spec.VolumeName)
+	if pv == nil || pv.Spec.CSI == nil || pv.Spec.CSI.VolumeHandle == unmade || placed == node {
+		t.Errorf("the pod whose volume was not made yet is on %s with %+v", placed, pv)
+	}
+	e.awaitEvent(claims, "placed", "NodeGone", node)
 	e.remove(pods, "kept")
 	await(e, plinthVols, shared, "given to another node", func(v *v1alpha1.PlinthVolume) error {
 		if v.Spec.NodeName == node {
@@ -271,6 +301,7 @@ func TestNodeGone(t *testing.T) { // alone: it takes a node away
 	})
 	e.awaitPools(node)
 	e.awaitFreed(deleted...)
+	e.awaitGone(plinthVols, unmade)
 	e.awaitGone(plinthSnaps, snapshot)
 	e.awaitGone(pods, "kept")
 	e.pod("again", "kept")

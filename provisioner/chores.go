@@ -29,8 +29,8 @@ import (
 //     one is known of a volume that was not made, and of those that this
 //     process wrote. Any other is marked as retained, for whoever adopts it;
 //     so is one whose PersistentVolume was deleted and its data kept.
-//   - A volume of a shared pool whose node is gone is given to another node
-//     that has the pool, to be grown and freed.
+//   - A volume or snapshot in a shared pool whose node is gone is given to
+//     another node that has the pool, to be grown, copied and freed.
 //   - What administrators write by hand is followed, or contradicted (static.go).
 type chores struct {
 	driver string
@@ -51,6 +51,7 @@ type chore struct{ kind, name string }
 const (
 	choreNode       = "node"
 	choreVolume     = "volume"
+	choreSnapshot   = "snapshot"
 	chorePersistent = "persistentVolume"
 )
 
@@ -65,10 +66,15 @@ func (c *chores) node(name string) { c.queue.Add(chore{choreNode, name}) }
 
 func (c *chores) volume(name string) { c.queue.Add(chore{choreVolume, name}) }
 
+func (c *chores) snapshot(name string) { c.queue.Add(chore{choreSnapshot, name}) }
+
 // run works until ctx ends. The queue has gathered what came before.
 func (c *chores) run(ctx context.Context) {
 	for _, v := range c.view.Volumes() {
 		c.volume(v.Name)
+	}
+	for _, s := range c.view.Snapshots() {
+		c.snapshot(s.Name)
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -97,10 +103,16 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 		return c.own(ctx, todo.name)
 	case chorePersistent:
 		return c.checkPersistent(ctx, todo.name)
+	case choreSnapshot:
+		s, ok := c.view.Snapshot(todo.name)
+		if !ok || !c.left(s.Spec.Shared, s.Spec.NodeName) {
+			return nil
+		}
+		return c.bequeath(todo, s.Spec.NodeName, s.Spec.Pool, func(heir string) error { return c.view.MoveSnapshot(ctx, s, heir) })
 	}
 	v, ok := c.view.Volume(todo.name)
-	if ok && v.Spec.Shared && orNil(c.nodes.Get(v.Spec.NodeName)) == nil {
-		return c.bequeath(ctx, v)
+	if ok && c.left(v.Spec.Shared, v.Spec.NodeName) {
+		return c.bequeath(todo, v.Spec.NodeName, v.Spec.Pool, func(heir string) error { return c.view.MoveVolume(ctx, v, heir) })
 	}
 	if !ok || v.DeletionTimestamp != nil {
 		return nil
@@ -125,18 +137,23 @@ func (c *chores) do(ctx context.Context, todo chore) error {
 	return c.view.DeleteVolume(ctx, v)
 }
 
-// bequeath gives a volume of a shared pool to another node.
-func (c *chores) bequeath(ctx context.Context, v *v1alpha1.PlinthVolume) error {
-	heir := c.heir(v.Spec.Pool)
+// left says whether what is in a shared pool has lost the node that looked
+// after it.
+func (c *chores) left(shared bool, node string) bool {
+	return shared && orNil(c.nodes.Get(node)) == nil
+}
+
+// bequeath gives what a node has left in a shared pool to another node.
+func (c *chores) bequeath(what chore, from, pool string, move func(heir string) error) error {
+	heir := c.heir(pool)
 	if heir == "" {
-		return fmt.Errorf("node %s is gone, and no other serves the shared pool %s", v.Spec.NodeName, v.Spec.Pool)
+		return fmt.Errorf("node %s is gone, and no other serves the shared pool %s", from, pool)
 	}
-	c.log.Info("a volume of a shared pool goes to another node", logVolume, v.Name, logNode, heir)
-	_, err := c.view.MoveVolume(ctx, v, heir)
-	if apierrors.IsNotFound(err) {
-		return nil
+	c.log.Info("what is in a shared pool goes to another node", what.kind, what.name, logNode, heir)
+	if err := move(heir); !apierrors.IsNotFound(err) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // orphan: made for a claim that is gone, and without a PersistentVolume.

@@ -101,6 +101,11 @@ func (c *Controller) nodeGone(name string) {
 	for _, uid := range c.provisioner.resting.takeOn(name) {
 		c.wakeClaim(uid)
 	}
+	for _, s := range c.view.Snapshots() {
+		if s.Spec.Shared && s.Spec.NodeName == name {
+			c.chores.snapshot(s.Name)
+		}
+	}
 	for _, v := range c.view.VolumesOn(name) {
 		if v.Spec.Shared {
 			c.chores.volume(v.Name)

@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -60,6 +61,14 @@ func TestSharedOutlivesItsNode(t *testing.T) {
 	if err := m.DeleteVolume(t.Context(), v); err != nil {
 		t.Fatal(err)
 	}
+	for name, shared := range map[string]bool{"in-the-pool": true, "on-the-node": false} {
+		_, err := m.CreateSnapshot(t.Context(), &v1alpha1.PlinthSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.PlinthSnapshotSpec{NodeName: "n1", Pool: "s", Shared: shared, Volume: v.Name},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	reports(t, m, "n2", btrfs("s", "5Gi"))
 	reports(t, m, "n3", sharedPool("s", "5Gi"))
 	b := setUp(t, m, claim("c", "1Gi"), readyNode("n1"), readyNode("n2"), readyNode("n3"))
@@ -74,6 +83,14 @@ func TestSharedOutlivesItsNode(t *testing.T) {
 	}
 	if b.provisioner.lost(v) {
 		t.Error("a volume of a shared pool is lost")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if s, err := b.view.UntilSnapshot(ctx, "in-the-pool", func(s *v1alpha1.PlinthSnapshot) bool { return s.Spec.NodeName == "n3" }); err != nil {
+		t.Errorf("its snapshot: %+v, %v", s, err)
+	}
+	if s, err := m.GetSnapshot(t.Context(), "on-the-node"); err != nil || s.Spec.NodeName != "n1" {
+		t.Errorf("a snapshot that is on the node alone: %+v, %v", s, err)
 	}
 }
 

@@ -100,14 +100,17 @@ func (c *Client) AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to 
 
 // MoveVolume has another node look after v, which is in a shared pool; the API
 // server refuses it for any other. Conflict if v is not the newest.
-func (c *Client) MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error) {
-	patch := map[string]any{
-		"metadata": map[string]any{"uid": v.UID, "resourceVersion": v.ResourceVersion},
+func (c *Client) MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) error {
+	err := c.patch(ctx, volumes, v.Name, move(v, node), &v1alpha1.PlinthVolume{})
+	return wrap(err, "moving PlinthVolume", v.Name)
+}
+
+// move is the patch that gives exactly this state of an object to a node.
+func move(o metav1.Object, node string) any {
+	return map[string]any{
+		"metadata": map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()},
 		"spec":     map[string]any{"nodeName": node},
 	}
-	out := &v1alpha1.PlinthVolume{}
-	err := c.patch(ctx, volumes, v.Name, patch, out)
-	return out, wrap(err, "moving PlinthVolume", v.Name)
 }
 
 // HoldVolume adds Plinth's finalizer to v, which somebody wrote without it;

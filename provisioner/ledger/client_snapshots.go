@@ -27,6 +27,13 @@ func (c *Client) GetSnapshot(ctx context.Context, name string) (*v1alpha1.Plinth
 	return out, wrap(err, "reading PlinthSnapshot", name)
 }
 
+// MoveSnapshot has another node look after s, which is in a shared pool; the
+// API server refuses it for any other. Conflict if s is not the newest.
+func (c *Client) MoveSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot, node string) error {
+	err := c.patch(ctx, snapshots, s.Name, move(s, node), &v1alpha1.PlinthSnapshot{})
+	return wrap(err, "moving PlinthSnapshot", s.Name)
+}
+
 // DeleteSnapshot asks for the deletion of s, by name and UID. The object is
 // gone only once its node has freed the bytes. An absent one is no error.
 func (c *Client) DeleteSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) error {

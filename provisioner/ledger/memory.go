@@ -96,14 +96,15 @@ func (m *Memory) AssignVolume(_ context.Context, v *v1alpha1.PlinthVolume, to Ho
 }
 
 // MoveVolume implements Store.
-func (m *Memory) MoveVolume(_ context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error) {
-	return m.changeVolume("MoveVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
+func (m *Memory) MoveVolume(_ context.Context, v *v1alpha1.PlinthVolume, node string) error {
+	_, err := m.changeVolume("MoveVolume", v, true, func(o *v1alpha1.PlinthVolume) error {
 		if !o.Spec.Shared {
 			return apierrors.NewBadRequest("where a volume is never changes")
 		}
 		o.Spec.NodeName = node
 		return nil
 	})
+	return err
 }
 
 // HoldVolume implements Store.

@@ -29,6 +29,18 @@ func (m *Memory) GetSnapshot(_ context.Context, name string) (*v1alpha1.PlinthSn
 	return s.DeepCopy(), nil
 }
 
+// MoveSnapshot implements Store.
+func (m *Memory) MoveSnapshot(_ context.Context, s *v1alpha1.PlinthSnapshot, node string) error {
+	_, err := change(m, "MoveSnapshot", snapshots, m.snaps, s, true, func(o *v1alpha1.PlinthSnapshot) error {
+		if !o.Spec.Shared {
+			return apierrors.NewBadRequest("a snapshot never changes")
+		}
+		o.Spec.NodeName = node
+		return nil
+	})
+	return err
+}
+
 // DeleteSnapshot implements Store.
 func (m *Memory) DeleteSnapshot(_ context.Context, s *v1alpha1.PlinthSnapshot) error {
 	_, err := change(m, "DeleteSnapshot", snapshots, m.snaps, s, false, marked[v1alpha1.PlinthSnapshot])

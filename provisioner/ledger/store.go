@@ -25,7 +25,7 @@ type Store interface {
 	// AssignVolume answers Conflict if v is not the newest.
 	AssignVolume(ctx context.Context, v *v1alpha1.PlinthVolume, to Holder) (*v1alpha1.PlinthVolume, error)
 	// MoveVolume gives a volume of a shared pool to another node.
-	MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) (*v1alpha1.PlinthVolume, error)
+	MoveVolume(ctx context.Context, v *v1alpha1.PlinthVolume, node string) error
 	// HoldVolume adds Plinth's finalizer; Conflict if v is not the newest.
 	HoldVolume(ctx context.Context, v *v1alpha1.PlinthVolume) error
 	// TrashVolume answers Conflict if v is not the newest.
@@ -38,6 +38,8 @@ type Store interface {
 	CreateSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) (*v1alpha1.PlinthSnapshot, error)
 	// GetSnapshot reads past any cache; NotFound where it is absent.
 	GetSnapshot(ctx context.Context, name string) (*v1alpha1.PlinthSnapshot, error)
+	// MoveSnapshot gives a snapshot in a shared pool to another node.
+	MoveSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot, node string) error
 	// DeleteSnapshot may be repeated; an absent object is nil.
 	DeleteSnapshot(ctx context.Context, s *v1alpha1.PlinthSnapshot) error
 	// OwnNode replaces the owners of a PlinthNode.

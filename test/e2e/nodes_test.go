@@ -242,6 +242,7 @@ func TestNodeGone(t *testing.T) { // alone: it takes a node away
 	e.claim("shared", e.class(params{"pool": e.sharedPool()}, madeOn(node)), "32Mi", access(corev1.ReadWriteMany))
 	shared := e.volumeOf("shared").Name
 	snapshot := e.snapshot("snapshot", e.snapshotClass(), "csi-btrfs")
+	copied := e.snapshot("copied", e.snapshotClass(), "shared")
 	class := e.class(params{"pool": e.pool("btrfs")}, waiting)
 	e.claim("kept", class, "32Mi")
 	e.pod("kept", "kept", onlyOn(node))
@@ -288,6 +289,8 @@ func TestNodeGone(t *testing.T) { // alone: it takes a node away
 		}
 		return nil
 	})
+	e.remove(snapshots, "copied")
+	e.awaitGone(plinthSnaps, copied) // given to another node, which has freed it
 	given := e.volumeOf("shared")
 	e.remove(claims, "shared")
 	e.awaitFreed(given)

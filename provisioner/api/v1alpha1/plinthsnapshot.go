@@ -26,11 +26,13 @@ type PlinthSnapshot struct {
 	Status PlinthSnapshotStatus `json:"status,omitempty"`
 }
 
-// PlinthSnapshotSpec is the intent; it never changes.
+// PlinthSnapshotSpec is the intent; it never changes, but for the node that
+// looks after a snapshot in a shared pool.
 //
-// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a snapshot never changes"
+// +kubebuilder:validation:XValidation:rule="self == oldSelf || has(self.shared) && self.shared && has(oldSelf.shared) && oldSelf.shared && self.pool == oldSelf.pool && self.volume == oldSelf.volume && self.volumeMode == oldSelf.volumeMode && (has(self.fsType) ? has(oldSelf.fsType) && self.fsType == oldSelf.fsType : !has(oldSelf.fsType)) && (has(self.name) ? has(oldSelf.name) && self.name == oldSelf.name : !has(oldSelf.name)) && (has(self.group) ? has(oldSelf.group) && self.group == oldSelf.group : !has(oldSelf.group))",message="a snapshot never changes"
 type PlinthSnapshotSpec struct {
-	// NodeName is the node that keeps the volume and the snapshot.
+	// NodeName is the node that keeps the volume and the snapshot. Another takes
+	// over a snapshot in a shared pool when that node is gone.
 	// +kubebuilder:validation:MinLength=1
 	NodeName string `json:"nodeName"`
 	// Pool is the pool's name on that node.

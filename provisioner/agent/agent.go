@@ -118,7 +118,7 @@ type Config struct {
 	Version string // of this program
 	Engine  Engine
 	Objects Objects
-	Workers int // volumes worked on at a time; 0 is 4
+	Workers int // volumes worked on at a time; 0 is 8
 	Log     *slog.Logger
 }
 

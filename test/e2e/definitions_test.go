@@ -54,9 +54,17 @@ func TestDefinitionsDeleted(t *testing.T) {
 	})
 	saved, err := e.of(plinthVols).List(e.ctx, metav1.ListOptions{})
 	e.must(err, "save the PlinthVolumes")
+	gone := true
+	back := func() {
+		if gone {
+			gone = false
+			e.bringBack(definition, saved.Items)
+		}
+	}
 	e.eventually("the definition is deleted", func() error {
 		return e.of(definitions).Delete(e.ctx, definition, metav1.DeleteOptions{})
 	})
+	t.Cleanup(back) // if the test ends before
 	for _, v := range []placed{used, idle} {
 		await(e, plinthVols, v.Name, "held", func(v *v1alpha1.PlinthVolume) error {
 			if v.DeletionTimestamp == nil || v.Status.Reason != v1alpha1.ReasonWithdrawn {
@@ -70,24 +78,7 @@ func TestDefinitionsDeleted(t *testing.T) {
 		t.Errorf("the pod reads %q", got)
 	}
 
-	// The way back.
-	for _, v := range saved.Items {
-		_, err := e.of(plinthVols).Patch(e.ctx, v.GetName(), mergePatch, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-		if !apierrors.IsNotFound(err) {
-			e.must(err, "let go of PlinthVolume "+v.GetName())
-		}
-	}
-	e.awaitGone(definitions, definition)
-	e.define("plinth.dev_plinthvolumes.yaml")
-	for _, v := range saved.Items {
-		for _, field := range [][]string{{"status"}, {"metadata", "uid"}, {"metadata", "resourceVersion"}, {"metadata", "creationTimestamp"}, {"metadata", "generation"}} {
-			unstructured.RemoveNestedField(v.Object, field...)
-		}
-		e.eventually("PlinthVolume "+v.GetName()+" is made again", func() error { // its definition is served a moment later
-			_, err := e.of(plinthVols).Create(e.ctx, &v, metav1.CreateOptions{})
-			return err
-		})
-	}
+	back()
 	for _, v := range []placed{used, idle} {
 		await(e, plinthVols, v.Name, "ready again", func(v *v1alpha1.PlinthVolume) error {
 			if v.Status.Phase != v1alpha1.VolumeReady || v.Status.Size == nil {
@@ -105,6 +96,29 @@ func TestDefinitionsDeleted(t *testing.T) {
 	e.remove(claims, "local")
 	e.awaitFreed(used)
 	e.awaitFreed(idle)
+}
+
+// bringBack defines PlinthVolumes anew once they are no more, and makes those
+// that were saved: the way back of docs/operations.md.
+func (e *env) bringBack(definition string, saved []unstructured.Unstructured) {
+	e.Helper()
+	for _, v := range saved {
+		_, err := e.of(plinthVols).Patch(e.ctx, v.GetName(), mergePatch, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		if !apierrors.IsNotFound(err) {
+			e.must(err, "let go of PlinthVolume "+v.GetName())
+		}
+	}
+	e.awaitGone(definitions, definition)
+	e.define("plinth.dev_plinthvolumes.yaml")
+	for _, v := range saved {
+		for _, field := range [][]string{{"status"}, {"metadata", "uid"}, {"metadata", "resourceVersion"}, {"metadata", "creationTimestamp"}, {"metadata", "generation"}} {
+			unstructured.RemoveNestedField(v.Object, field...)
+		}
+		e.eventually("PlinthVolume "+v.GetName()+" is made again", func() error { // its definition is served a moment later
+			_, err := e.of(plinthVols).Create(e.ctx, &v, metav1.CreateOptions{})
+			return err
+		})
+	}
 }
 
 // define installs one of the chart's definitions and waits until it is served.

@@ -58,8 +58,9 @@ func (c *cluster) round(s *side) {
 	c.clear()
 	s.p50, s.all = append(s.p50, quantile(times, 0.5)), append(s.all, times...)
 
-	before := c.writes()
+	before, cpu := c.writes(), readSpent()
 	s.made = append(s.made, burstSize/c.burst(s.class, claimSize, burstSize).Seconds())
+	c.Logf("%s, CPU to make a claim: %s", s.class, readSpent().since(cpu, burstSize))
 	between := c.writes()
 	s.deleted = append(s.deleted, burstSize/c.clear().Seconds())
 	after := c.writes()

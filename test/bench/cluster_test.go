@@ -24,7 +24,7 @@ import (
 const limit = 5 * time.Minute
 
 // pollInterval is of what is awaited between measurements.
-const pollInterval = 100 * time.Millisecond
+const pollInterval = 500 * time.Millisecond
 
 // cluster is the cluster of test/scripts/bench, and a namespace for claims.
 type cluster struct {

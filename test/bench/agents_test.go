@@ -7,9 +7,7 @@ import (
 	"testing"
 	"time"
 
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
@@ -65,19 +63,6 @@ func TestAgents(t *testing.T) {
 		Name: fmt.Sprintf("agent beside %d agents and %d volumes, memory more", n, blocks*each), Value: float64(beside.resident-alone.resident) / mebibyte,
 		Measured: fmt.Sprintf("%.1f MiB (%v)", float64(beside.resident-alone.resident)/mebibyte, beside),
 	}.atMost(grows, " MiB"))
-}
-
-// class makes a class of a pool that the chart has none for.
-func (c *cluster) class(pool string) {
-	c.Helper()
-	now := storagev1.VolumeBindingImmediate
-	_, err := c.kube.StorageV1().StorageClasses().Create(c.ctx, &storagev1.StorageClass{
-		ObjectMeta:        metav1.ObjectMeta{Name: pool},
-		Provisioner:       "csi.plinth.dev",
-		Parameters:        map[string]string{"pool": pool, "volumeType": "csi"},
-		VolumeBindingMode: &now,
-	}, metav1.CreateOptions{})
-	c.must(err, "make a class")
 }
 
 // published says what is missing until so many simulated nodes say what they have.

@@ -33,18 +33,21 @@ func TestMemory(t *testing.T) {
 	c.burst("image", "16Mi", agentVolumes/4)
 	c.burst("directory", claimSize, agentVolumes/4)
 	c.burst("btrfs", claimSize, agentVolumes/2)
-	c.report("agent", agent, agentVolumes, 30)
+	share := c.report("agent", agent, agentVolumes, 30)
+	c.tell(figure{Name: "agent idle, CPU", Value: share, Measured: fmt.Sprintf("%.2f %% of one", share)}.atMost(idleShare, " %"))
 
 	const more = controllerVolumes - agentVolumes
 	c.burst("directory", claimSize, more/2)
 	c.burst("btrfs", claimSize, more-more/2)
-	c.report("controller", controller, controllerVolumes, 64)
+	share = c.report("controller", controller, controllerVolumes, 64)
+	c.tell(figure{Name: "controller idle, CPU", Measured: fmt.Sprintf("%.2f %% of one", share)})
 	c.Logf("agent with %d volumes: %v", controllerVolumes, c.usage(agent, time.Second).most)
 	c.clear()
 }
 
-// report writes down what a process has and does with so many volumes.
-func (c *cluster) report(name string, p process, volumes int, most float64) {
+// report writes down what a process has in memory with so many volumes, and
+// returns what it takes of a processor while idle, in percent.
+func (c *cluster) report(name string, p process, volumes int, most float64) float64 {
 	c.Helper()
 	busy, err := p.memory()
 	c.must(err, "read the memory of the "+name)
@@ -57,11 +60,7 @@ func (c *cluster) report(name string, p process, volumes int, most float64) {
 		Name: fmt.Sprintf("%s with %d volumes, memory", name, volumes), Value: float64(busy.resident) / mebibyte,
 		Measured: fmt.Sprintf("%v (after an idle minute %v)", busy, idle.last),
 	}.atMost(most, " MiB"))
-	share := 100 * idle.cpu.Seconds() / idle.over.Seconds()
-	c.tell(figure{
-		Name: name + " idle, CPU", Value: share,
-		Measured: fmt.Sprintf("%.2f %% of one (%v in %v)", share, idle.cpu, idle.over.Round(time.Second)),
-	}.atMost(idleShare, " %"))
+	return 100 * idle.cpu.Seconds() / idle.over.Seconds()
 }
 
 // usage is what a process took over a time.

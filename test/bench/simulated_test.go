@@ -4,6 +4,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/plinth-csi/plinth/driver/volume"
@@ -83,7 +85,11 @@ func (c *cluster) simulate(n int) {
 	c.must(err, "make a client of the ledger")
 	ctx, cancel := context.WithCancel(c.ctx)
 	var wg sync.WaitGroup
-	c.Cleanup(func() { cancel(); wg.Wait() })
+	c.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		c.leave(n)
+	})
 	c.must(atOnce(n, func(i int) error { return c.join(ctx, node(i)) }), "make nodes")
 	wg.Go(func() { c.heartbeats(ctx, n) })
 	for i := range n {
@@ -117,6 +123,22 @@ func (c *cluster) join(ctx context.Context, name string) error {
 	return err
 }
 
+// leave takes the nodes out of the cluster again.
+func (c *cluster) leave(n int) {
+	c.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := atOnce(n, func(i int) error {
+		return errors.Join(
+			c.kube.CoreV1().Nodes().Delete(ctx, node(i), metav1.DeleteOptions{}),
+			c.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Delete(ctx, node(i), metav1.DeleteOptions{}),
+		)
+	})
+	if err != nil {
+		c.Errorf("remove nodes: %v", err)
+	}
+}
+
 func lease(name string) *coordinationv1.Lease {
 	now, seconds := metav1.NowMicro(), int32(40)
 	return &coordinationv1.Lease{
@@ -138,4 +160,22 @@ func (c *cluster) heartbeats(ctx context.Context, n int) {
 		// One that fails is renewed in the next turn.
 		_, _ = c.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Update(ctx, lease(node(i%n)), metav1.UpdateOptions{})
 	}
+}
+
+// class makes a class of a pool that the chart has none for, until the test ends.
+func (c *cluster) class(pool string) {
+	c.Helper()
+	now := storagev1.VolumeBindingImmediate
+	_, err := c.kube.StorageV1().StorageClasses().Create(c.ctx, &storagev1.StorageClass{
+		ObjectMeta:        metav1.ObjectMeta{Name: pool},
+		Provisioner:       "csi.plinth.dev",
+		Parameters:        map[string]string{"pool": pool, "volumeType": "csi"},
+		VolumeBindingMode: &now,
+	}, metav1.CreateOptions{})
+	c.must(err, "make a class")
+	c.Cleanup(func() {
+		if err := c.kube.StorageV1().StorageClasses().Delete(context.Background(), pool, metav1.DeleteOptions{}); err != nil {
+			c.Errorf("remove class %s: %v", pool, err)
+		}
+	})
 }

@@ -13,23 +13,18 @@ import (
 	"time"
 )
 
-// spent is the CPU time of all programs of this machine by name, threads of
-// the kernel by their kind. It is for finding where time goes: processes that
-// end meanwhile are missing.
-type spent map[string]time.Duration
+// spent is the CPU time of every process of this machine, and of threads of
+// the kernel. It is for finding where time goes: what ends meanwhile is missing.
+type spent map[process]time.Duration
 
 func readSpent() spent {
 	out := spent{}
 	all, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
 	for _, dir := range all {
 		p := process{filepath.Base(dir)}
-		name, err := os.ReadFile(dir + "/comm")
-		used, err2 := p.cpu()
-		if err != nil || err2 != nil {
-			continue // it has ended
+		if used, err := p.cpu(); err == nil { // else it has ended
+			out[p] = used
 		}
-		kind, _, _ := strings.Cut(strings.TrimSpace(string(name)), "/")
-		out[kind] += used
 	}
 	return out
 }
@@ -37,10 +32,18 @@ func readSpent() spent {
 // since lists the programs that took most since before, for each of n claims.
 func (s spent) since(before spent, n int) string {
 	const listed = 8
-	names := slices.SortedFunc(maps.Keys(s), func(a, b string) int { return cmp.Compare(s[b]-before[b], s[a]-before[a]) })
+	by := map[string]time.Duration{}
+	for p, used := range s {
+		name, err := os.ReadFile("/proc/" + p.pid + "/comm")
+		if err == nil {
+			kind, _, _ := strings.Cut(strings.TrimSpace(string(name)), "/") // of a kernel's thread
+			by[kind] += used - before[p]
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(by), func(a, b string) int { return cmp.Compare(by[b], by[a]) })
 	var out []string
 	for _, name := range names[:min(len(names), listed)] {
-		out = append(out, fmt.Sprintf("%.1f ms %s", (s[name]-before[name]).Seconds()*1e3/float64(n), name))
+		out = append(out, fmt.Sprintf("%.1f ms %s", by[name].Seconds()*1e3/float64(n), name))
 	}
 	return strings.Join(out, ", ")
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -34,26 +35,42 @@ func (c *cluster) bounds(ctx context.Context) <-chan moment {
 	for _, claim := range claims.Items {
 		told[claim.Name] = true
 	}
-	w, err := c.kube.CoreV1().PersistentVolumeClaims(c.ns).Watch(ctx, metav1.ListOptions{ResourceVersion: claims.ResourceVersion})
-	c.must(err, "watch claims")
 	out := make(chan moment, 16)
 	go func() {
 		defer close(out)
-		defer w.Stop()
-		for e := range w.ResultChan() {
+		follow(ctx, claims.ResourceVersion, c.kube.CoreV1().PersistentVolumeClaims(c.ns).Watch, func(e watch.Event) {
 			claim, ok := e.Object.(*corev1.PersistentVolumeClaim)
 			if !ok || claim.Status.Phase != corev1.ClaimBound || told[claim.Name] {
-				continue
+				return
 			}
 			told[claim.Name] = true
 			select {
 			case out <- moment{claim.Name, time.Now()}:
 			case <-ctx.Done():
-				return
 			}
-		}
+		})
 	}()
 	return out
+}
+
+// follow shows every change since a version until ctx ends. The API server ends
+// the watch of who is slow on a busy machine; it then goes on at once where it was.
+func follow(ctx context.Context, version string, begin func(context.Context, metav1.ListOptions) (watch.Interface, error), see func(watch.Event)) {
+	for ctx.Err() == nil {
+		w, err := begin(ctx, metav1.ListOptions{ResourceVersion: version})
+		if err != nil {
+			return
+		}
+		for e := range w.ResultChan() {
+			m, err := meta.Accessor(e.Object)
+			if err != nil {
+				return // the server's error: the version is too old
+			}
+			version = m.GetResourceVersion()
+			see(e)
+		}
+		w.Stop()
+	}
 }
 
 var errWatchEnded = errors.New("the watch has ended")
@@ -132,9 +149,18 @@ func (c *cluster) clear() time.Duration {
 	for _, claim := range claims.Items {
 		volumes[claim.Spec.VolumeName] = true
 	}
-	w, err := c.kube.CoreV1().PersistentVolumes().Watch(ctx, metav1.ListOptions{ResourceVersion: claims.ResourceVersion})
-	c.must(err, "watch volumes")
-	defer w.Stop()
+	gone := make(chan string, 16)
+	go func() {
+		defer close(gone)
+		follow(ctx, claims.ResourceVersion, c.kube.CoreV1().PersistentVolumes().Watch, func(e watch.Event) {
+			if pv, ok := e.Object.(*corev1.PersistentVolume); ok && e.Type == watch.Deleted {
+				select {
+				case gone <- pv.Name:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}()
 	began := time.Now()
 	failed := make(chan error, 1)
 	go func() {
@@ -143,13 +169,11 @@ func (c *cluster) clear() time.Duration {
 		})
 	}()
 	for len(volumes) > 0 {
-		e, ok := <-w.ResultChan()
+		name, ok := <-gone
 		if !ok {
 			c.Fatalf("%d volumes are not gone: %v", len(volumes), errors.Join(errWatchEnded, ctx.Err()))
 		}
-		if pv, ok := e.Object.(*corev1.PersistentVolume); ok && e.Type == watch.Deleted {
-			delete(volumes, pv.Name)
-		}
+		delete(volumes, name)
 	}
 	took := time.Since(began)
 	c.must(<-failed, "delete claims")

@@ -83,19 +83,21 @@ func (c *cluster) round(s *side) {
 func (c *cluster) compare(s, least *side) {
 	c.Helper()
 	median := func(values []float64) float64 { return quantile(values, 0.5) }
-	ratio := median(ratios(s.p50, least.p50))
+	rounds := ratios(s.p50, least.p50)
+	ratio := median(rounds)
 	c.tell(figure{
 		Name: "claim to Bound, p50 ÷ the floor's, csi on " + s.class, Value: ratio,
-		Measured: fmt.Sprintf("%.2f (%.1f ms, floor %.1f ms)", ratio, 1e3*median(s.p50), 1e3*median(least.p50)),
+		Measured: fmt.Sprintf("%.2f (%.1f ms, floor %.1f ms; %s)", ratio, 1e3*median(s.p50), 1e3*median(least.p50), spread(rounds)),
 	}.atMost(1.3, ""))
 	c.tell(figure{
 		Name:     "claim to Bound, p99, csi on " + s.class,
 		Measured: fmt.Sprintf("%.1f ms (floor %.1f ms)", 1e3*quantile(s.all, 0.99), 1e3*quantile(least.all, 0.99)),
 	})
-	ratio = median(ratios(s.made, least.made))
+	rounds = ratios(s.made, least.made)
+	ratio = median(rounds)
 	c.tell(figure{
 		Name: fmt.Sprintf("burst of %d claims, rate ÷ the floor's, csi on %s", burstSize, s.class), Value: ratio,
-		Measured: fmt.Sprintf("%.2f (%.1f claims/s, floor %.1f claims/s)", ratio, median(s.made), median(least.made)),
+		Measured: fmt.Sprintf("%.2f (%.1f claims/s, floor %.1f claims/s; %s)", ratio, median(s.made), median(least.made), spread(rounds)),
 	}.atLeast(0.9, ""))
 	c.tell(figure{
 		Name:     fmt.Sprintf("%d claims deleted at once, csi on %s", burstSize, s.class),

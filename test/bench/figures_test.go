@@ -114,3 +114,9 @@ func ratios(of, by []float64) []float64 {
 	}
 	return out
 }
+
+// spread says how far the rounds are apart: of five or more the true median is
+// between them, most likely.
+func spread(rounds []float64) string {
+	return fmt.Sprintf("rounds %.2f to %.2f", slices.Min(rounds), slices.Max(rounds))
+}

@@ -21,9 +21,9 @@ const (
 	fioDisk   = 6 << 30 // bytes
 	fioVolume = 4 << 30
 	fioFile   = 1 << 30
-	fioTime   = 3 * time.Second
+	fioTime   = 1500 * time.Millisecond
 	fioRamp   = 500 * time.Millisecond // at the start of each, which does not count
-	fioTurns  = 5
+	fioTurns  = 9
 )
 
 // job is one way to use a file: direct I/O, so that the disk and not the page
@@ -78,10 +78,11 @@ func (m *machine) compare(name string, j job, with, without string, least float6
 		a = append(a, m.fio(j, with))
 	}
 	m.Logf("%s, %s, MB/s with %.0f, without %.0f", name, j.name, a, b)
-	ratio := quantile(ratios(a, b), 0.5)
+	rounds := ratios(a, b)
+	ratio := quantile(rounds, 0.5)
 	m.tell(figure{
 		Name: fmt.Sprintf("fio %s ÷ without Plinth, %s", j.name, name), Value: ratio,
-		Measured: fmt.Sprintf("%.2f (%.0f MB/s, without %.0f MB/s)", ratio, quantile(a, 0.5), quantile(b, 0.5)),
+		Measured: fmt.Sprintf("%.2f (%.0f MB/s, without %.0f MB/s; %s)", ratio, quantile(a, 0.5), quantile(b, 0.5), spread(rounds)),
 	}.atLeast(least, ""))
 }
 

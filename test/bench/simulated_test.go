@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/agent"
@@ -157,8 +158,11 @@ func (c *cluster) heartbeats(ctx context.Context, n int) {
 		case <-ctx.Done():
 			return
 		}
-		// One that fails is renewed in the next turn.
-		_, _ = c.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Update(ctx, lease(node(i%n)), metav1.UpdateOptions{})
+		now := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro))
+		_, err := c.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Patch(ctx, node(i%n), types.MergePatchType, now, metav1.PatchOptions{})
+		if err != nil && ctx.Err() == nil {
+			c.Errorf("renew a lease: %v", err)
+		}
 	}
 }
 

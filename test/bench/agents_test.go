@@ -16,6 +16,7 @@ import (
 const (
 	agentsEnv     = "PLINTH_BENCH_AGENTS" // how many nodes
 	agents        = 1000
+	volumesEnv    = "PLINTH_BENCH_VOLUMES" // how many in all
 	volumesOfEach = 10
 	blocks        = 10 // in which the volumes are made, each timed
 	// keepsUp is how much of the first block's rate the last one has at least.
@@ -42,7 +43,7 @@ func TestAgents(t *testing.T) {
 	began := time.Now()
 	c.simulate(n)
 	t.Logf("%d nodes in the ledger after %v", n, time.Since(began).Round(time.Second))
-	each := n * volumesOfEach / blocks
+	each := number(t, volumesEnv, n*volumesOfEach) / blocks
 	var rates []float64
 	for range blocks {
 		rates = append(rates, float64(each)/c.burst(simulatedPool, claimSize, each).Seconds())

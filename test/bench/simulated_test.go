@@ -148,8 +148,11 @@ func lease(name string) *coordinationv1.Lease {
 	}
 }
 
-// heartbeats renews the leases, as kubelets do, evenly over the time.
+// heartbeats renews the leases, as kubelets do: evenly over the time, and one
+// that takes long delays no other.
 func (c *cluster) heartbeats(ctx context.Context, n int) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	next := time.NewTicker(renewEvery / time.Duration(n))
 	defer next.Stop()
 	for i := 0; ; i++ {
@@ -158,11 +161,13 @@ func (c *cluster) heartbeats(ctx context.Context, n int) {
 		case <-ctx.Done():
 			return
 		}
-		now := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro))
-		_, err := c.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Patch(ctx, node(i%n), types.MergePatchType, now, metav1.PatchOptions{})
-		if err != nil && ctx.Err() == nil {
-			c.Errorf("renew a lease: %v", err)
-		}
+		wg.Go(func() {
+			now := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro))
+			_, err := c.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Patch(ctx, node(i%n), types.MergePatchType, now, metav1.PatchOptions{})
+			if err != nil && ctx.Err() == nil {
+				c.Errorf("renew a lease: %v", err)
+			}
+		})
 	}
 }
 

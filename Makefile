@@ -2,7 +2,7 @@
 # `make` alone lists them. Programs, images and packages that targets need are
 # built or installed by the targets themselves, and cached in PLINTH_CACHE
 # (default ~/.cache/plinth).
-.PHONY: help build image demo demo-down test test-unit test-vm lint generate verify sanity crash soak chart e2e cluster-up cluster-down clean e2e-upstream test-workloads
+.PHONY: help build image demo demo-down test test-unit test-vm lint generate verify sanity crash soak chart e2e cluster-up cluster-down clean e2e-upstream test-workloads bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -35,6 +35,9 @@ crash: ## as root: plinth is killed, and loses its power, under load
 
 soak: ## as root: at least 500 kills and 20 power cuts under load, a minute for each fuzz target
 	@test/scripts/soak
+
+bench: ## as root: what docs/performance.md promises, measured; BENCH=part
+	@test/scripts/bench
 
 chart: ## what the chart renders and refuses
 	@test/scripts/chart

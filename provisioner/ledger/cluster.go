@@ -40,10 +40,14 @@ func (c *Client) Withdrawn(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// onlyMeta asks for an object without its spec: a definition is long, and is
+// read for each volume that is deleted.
+const onlyMeta = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+
 // meta reads what every object has, of one that is not Plinth's.
 func (c *Client) meta(ctx context.Context, path, name string) (metav1.PartialObjectMetadata, error) {
 	var o metav1.PartialObjectMetadata
-	result := c.rest.Get().AbsPath(path + name).Do(ctx)
+	result := c.rest.Get().AbsPath(path+name).SetHeader("Accept", onlyMeta).Do(ctx)
 	if err := result.Error(); err != nil { // unlike Raw's, it says what the server said
 		return o, err
 	}

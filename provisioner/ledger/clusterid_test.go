@@ -22,7 +22,10 @@ func TestClusterID(t *testing.T) {
 			http.StatusForbidden, "", "user agent cannot get it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if accepts := r.Header.Get("Accept"); accepts != onlyMeta {
+					t.Errorf("the whole object is asked for: %s", accepts)
+				}
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(c.status)
 				_, _ = w.Write([]byte(c.body))

@@ -15,6 +15,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/plinth-csi/plinth/driver/volume"
 	"github.com/plinth-csi/plinth/provisioner/agent"
@@ -99,7 +100,7 @@ func (c *cluster) simulate(n int) {
 		wg.Go(func() { a.Run(ctx) })
 	}
 	c.await(fmt.Sprintf("%d nodes in the ledger", n), func(ctx context.Context) error {
-		list, err := objects.WatchNodes("").List(metav1.ListOptions{})
+		list, err := cache.ToListerWatcherWithContext(objects.WatchNodes("")).ListWithContext(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}

@@ -3,29 +3,21 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/plinth-csi/plinth/driver/host/loopfs"
+	"github.com/plinth-csi/plinth/test/standalone"
 )
 
-const (
-	binaryEnv    = "PLINTH_BINARY" // where plinth is
-	startTimeout = 30 * time.Second
-	poolName     = "bench"
-)
+const poolName = "bench"
 
 // machine is one pool on a filesystem of its own, served by `plinth standalone`.
 type machine struct {
@@ -41,44 +33,12 @@ type machine struct {
 func newMachine(t *testing.T, on loopfs.Options, settings string) *machine {
 	t.Helper()
 	m := &machine{run: newRun(t), fs: loopfs.New(t, on)}
-	var err error
-	m.dir, err = os.MkdirTemp("", "plinth") // a socket's path is short (unix(7))
-	m.must(err, "make a folder")
-	t.Cleanup(func() {
-		if err := os.RemoveAll(m.dir); err != nil {
-			t.Error(err)
-		}
-	})
-	pools := filepath.Join(m.dir, "pools.yaml")
-	m.must(os.WriteFile(pools, fmt.Appendf(nil, "pools:\n- {name: %s, path: %s, %s}\n", poolName, m.fs.Dir, settings), 0o600), "write the pools file")
-	endpoint := "unix://" + filepath.Join(m.dir, "csi.sock")
-	m.start(exec.Command(os.Getenv(binaryEnv), "standalone", "--node-name=node-1", "--pools-file="+pools, "--endpoint="+endpoint, "--mounts-dir="+filepath.Join(m.dir, "mounts")))
-	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	m.must(err, "reach plinth")
-	t.Cleanup(func() { _ = conn.Close() }) // nobody is left who would care
-	ctx, cancel := context.WithTimeout(m.ctx, startTimeout)
-	defer cancel()
-	_, err = csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
-	m.must(err, "wait for plinth")
+	plinth := standalone.New(t, os.Getenv(standalone.BinaryEnv), poolName, m.fs.Dir, settings)
+	plinth.Cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // should this process die
+	m.dir = plinth.Dir
+	conn := plinth.Start(t)
 	m.ControllerClient, m.NodeClient = csi.NewControllerClient(conn), csi.NewNodeClient(conn)
 	return m
-}
-
-// start runs plinth until the test ends; should this process die, it ends, too.
-func (m *machine) start(cmd *exec.Cmd) {
-	m.Helper()
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	m.must(cmd.Start(), "start plinth")
-	m.Cleanup(func() {
-		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
-			m.Errorf("stop plinth: %v", err)
-		}
-		if m.Failed() {
-			m.Logf("the end of plinth's log:\n%s", log.Bytes()[max(0, log.Len()-5000):])
-		}
-	})
 }
 
 // single is what a volume of one pod asks for.

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/plinth-csi/plinth/provisioner/api/v1alpha1"
 )
@@ -226,8 +228,9 @@ func (e *env) placeOn(node, class string) string {
 // TestNodeGone: deleting the Node of a machine that is off says that it is no
 // more. Its PlinthNode and its capacity go, claims that are deleted let go at
 // once of what they had there, and so do snapshots; what it was to make is made
-// elsewhere, and what it made in a shared pool is another node's. Should the machine come back all the same, it frees
-// what was deleted, and what was not is there.
+// elsewhere, and what it made in a shared pool is another node's. Should the
+// machine come back all the same, it frees what was deleted, and what was not is
+// there.
 func TestNodeGone(t *testing.T) { // alone: it takes a node away
 	e := newEnv(t)
 	all := e.nodeNames()
@@ -243,6 +246,13 @@ func TestNodeGone(t *testing.T) { // alone: it takes a node away
 	shared := e.volumeOf("shared").Name
 	snapshot := e.snapshot("snapshot", e.snapshotClass(), "csi-btrfs")
 	copied := e.snapshot("copied", e.snapshotClass(), "shared")
+	// Only what is in a shared pool can be given away, and nothing else of it changes.
+	for name, change := range map[string]string{snapshot: `{"nodeName":"other"}`, copied: `{"nodeName":"other","volume":"other"}`} {
+		_, err := e.of(plinthSnaps).Patch(e.ctx, name, mergePatch, []byte(`{"spec":`+change+`}`), metav1.PatchOptions{})
+		if !apierrors.IsInvalid(err) {
+			t.Errorf("snapshot %s was given %s: %v", name, change, err)
+		}
+	}
 	class := e.class(params{"pool": e.pool("btrfs")}, waiting)
 	e.claim("kept", class, "32Mi")
 	e.pod("kept", "kept", onlyOn(node))

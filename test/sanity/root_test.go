@@ -4,23 +4,18 @@ package sanity
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"text/tabwriter"
 	"time"
 
-	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/plinth-csi/plinth/driver/host/loopfs"
+	"github.com/plinth-csi/plinth/test/standalone"
 )
 
 // Sizes in bytes. A volume has to be large enough for XFS (mkfs.xfs refuses
@@ -30,9 +25,6 @@ const (
 	volumeSize = 320 << 20
 	expandedTo = 448 << 20
 )
-
-// startTimeout bounds how long `plinth standalone` takes to answer.
-const startTimeout = 30 * time.Second
 
 // row is csi-sanity over one pool.
 type row struct {
@@ -104,14 +96,11 @@ func TestProjectQuota(t *testing.T) {
 	table(t, []row{xfs, ext4})
 }
 
-// binaryEnv is where plinth is, for who cannot build it.
-const binaryEnv = "PLINTH_BINARY"
-
 // table runs csi-sanity over each pool and prints how it went.
 func table(t *testing.T, rows []row) {
 	t.Helper()
 	loopfs.NeedRoot(t)
-	binary := os.Getenv(binaryEnv)
+	binary := os.Getenv(standalone.BinaryEnv)
 	if binary == "" {
 		binary = filepath.Join(t.TempDir(), "plinth")
 		if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "../..", "-o", binary, "./cmd/plinth").CombinedOutput(); err != nil {
@@ -125,7 +114,9 @@ func table(t *testing.T, rows []row) {
 		t.Run(fmt.Sprintf("%s/%s/%s%s", r.backend, r.disk.Type, r.access, r.fsType), func(t *testing.T) {
 			began := time.Now()
 			dir, settings := place(t, r.disk, r.settings)
-			s := Suite{Address: standalone(t, binary, dir, settings), AccessType: r.access, Size: r.size, ExpandTo: r.expandTo, Mutable: r.mutable, Lacks: r.skips()}
+			plinth := standalone.New(t, binary, "fast", dir, settings, "--debug")
+			plinth.Start(t)
+			s := Suite{Address: plinth.Address, AccessType: r.access, Size: r.size, ExpandTo: r.expandTo, Mutable: r.mutable, Lacks: r.skips()}
 			s.Parameters = map[string]string{"pool": "fast", "volumeType": "csi"}
 			if r.fsType != "" {
 				s.Parameters["csi.storage.k8s.io/fstype"] = r.fsType
@@ -153,47 +144,6 @@ func place(t *testing.T, disk loopfs.Options, settings string) (dir, with string
 	}
 	devices := strings.Join(loopfs.Disks(t, 8, disk.Size), ", ")
 	return t.TempDir(), "backend: device, requireMount: false, devices: [" + devices + "]"
-}
-
-// standalone starts plinth over a disk and returns its address once it
-// answers. The test's end stops it, and fails if it does not stop orderly.
-func standalone(t *testing.T, binary, disk, settings string) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "plinth") // a socket's path is short (unix(7))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pools := filepath.Join(dir, "pools.yaml")
-	if err := os.WriteFile(pools, fmt.Appendf(nil, "pools:\n- {name: fast, path: %s, %s}\n", disk, settings), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
-	var log bytes.Buffer
-	cmd := exec.Command(binary, "standalone", "--node-name=node-1", "--pools-file="+pools, "--endpoint="+endpoint, "--mounts-dir="+filepath.Join(dir, "mounts"), "--debug")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait(), os.RemoveAll(dir))
-		if err != nil {
-			t.Errorf("stop plinth: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("the end of plinth's log:\n%s", log.Bytes()[max(0, log.Len()-20000):])
-		}
-	})
-	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
-	defer cancel()
-	if _, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil {
-		t.Fatalf("plinth does not answer: %v", err)
-	}
-	return endpoint
 }
 
 // left fails the test if the suite, which deletes what it makes, left
